@@ -1,9 +1,10 @@
-"""The JSON lines a worker writes to its standard output, one event a line. Standard library only; read by both sides."""
+"""The JSON lines a worker writes to its standard output, one event each. Standard library only; both sides read it."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
@@ -77,14 +78,20 @@ _KINDS: dict[str, type[Any]] = {k.event: k for k in (Phase, Progress, Preview, H
 
 
 def encode(event: Event) -> str:
-    """One line of JSON, without the newline."""
-    return json.dumps({"event": event.event, **dataclasses.asdict(event)})
+    """One line of JSON (ASCII), without the newline; a float that JSON cannot hold becomes 0."""
+    values = dataclasses.asdict(event)
+    finite = {k: 0.0 if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+    return json.dumps({"event": event.event, **finite}, allow_nan=False)
 
 
 def decode(line: str) -> Event | None:
-    """The event of a line; None for a line that is none (a library's print, half a line)."""
+    """The event of a line; None for a line that is none (a library's print, half a line, a value of another type)."""
     try:
         data = json.loads(line)
-        return _KINDS[data.pop("event")](**data)
-    except (ValueError, KeyError, TypeError, AttributeError):
+        kind = _KINDS[data.pop("event")]
+        event = kind(**data)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+    types = {"str": str, "int": int, "float": (int, float)}
+    ok = all(isinstance(getattr(event, item.name), types[str(item.type)]) for item in dataclasses.fields(kind))
+    return event if ok else None
