@@ -1,0 +1,48 @@
+"""Guidance: a 2D diffusion model that judges rendered images, behind one interface."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import torch
+
+from ..errors import ModelError, SetupError
+from ..request import GuidanceSettings
+from .interface import Guidance, GuidanceResult
+
+__all__ = ["Guidance", "GuidanceResult", "load_guidance"]
+
+_FAMILIES = {"StableDiffusionPipeline": ".stable_diffusion"}
+"""Module of each family by the pipeline's class; a module is imported when a model of its family is loaded."""
+
+
+def load_guidance(
+    model: str,
+    prompt: str,
+    negative_prompt: str,
+    settings: GuidanceSettings,
+    device: torch.device,
+    allow_download: bool = False,
+) -> Guidance:
+    """Load ``model`` ("toybox", a diffusers folder, or a Hub id) for one prompt.
+
+    Without ``allow_download`` a Hub id must be in the local cache. Raises ModelError for a model that is missing,
+    broken or of a family that is not known here, VocabularyError or RequestError for a prompt the model cannot read,
+    and SetupError if the backend's Python lacks a library.
+    """
+    folder = _module(".model_folder").open_model(model, allow_download)
+    if folder.family not in _FAMILIES:
+        raise ModelError(
+            f"{folder.path} is a {folder.family}, which cannot guide.",
+            f"Choose a model whose model_index.json says {' or '.join(_FAMILIES)}.",
+        )
+    return _module(_FAMILIES[folder.family]).load(folder, prompt, negative_prompt, settings, device)
+
+
+def _module(name: str) -> Any:
+    # Imported on use: diffusers and transformers take seconds to import, and the interface needs neither.
+    try:
+        return importlib.import_module(name, __package__)
+    except ImportError as error:
+        raise SetupError(f"The backend's Python lacks a library ({error}).", "Set the environment up again.") from error

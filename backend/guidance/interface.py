@@ -1,0 +1,37 @@
+"""What the loop knows of a guidance: images and cameras in, a gradient out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from ..cameras import CameraBatch
+
+
+@dataclass(frozen=True)
+class GuidanceResult:
+    """How the images should change."""
+
+    gradient: Tensor
+    """[B, 3, H, W] float32: the loss's gradient by the images, to be given to ``images.backward(gradient=…)``."""
+    loss: float
+    """Half the squared norm of the latents' gradient per sample; not a measure of quality."""
+    diagnostics: dict[str, float] = field(default_factory=dict[str, float])
+    """Numbers for the log."""
+
+
+class Guidance(Protocol):
+    """A 2D model that judges rendered images."""
+
+    def gradient(
+        self, images: Tensor, cameras: CameraBatch, progress: float, generator: torch.Generator
+    ) -> GuidanceResult:
+        """Judge ``images`` [B, 3, H, W] (sRGB in [0, 1]) seen from ``cameras`` (B of them).
+
+        ``progress`` in [0, 1] is the share of the run that is done; ``generator`` is the only source of chance.
+        """
+        ...

@@ -1,0 +1,55 @@
+"""View-dependent prompts: the prompt says from where the object is seen.
+
+DreamFusion (arXiv 2209.14988, section 3.2) appends view words to the prompt. Between two views the text embeddings are
+interpolated linearly by azimuth, token by token, as in Perp-Neg (arXiv 2304.04968, section 4).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+VIEWS = ("front", "side", "back", "overhead")
+FRONT, SIDE, BACK, OVERHEAD = range(4)
+
+
+def view_prompts(prompt: str) -> list[str]:
+    """The prompt with the words of each of :data:`VIEWS`, such as "a red duck, front view"."""
+    subject = prompt.strip().rstrip(".,;")
+    return [f"{subject}, {view} view" for view in VIEWS]
+
+
+def is_overhead(elevation: ArrayLike, overhead_angle: float) -> NDArray[np.bool_]:
+    """[B]: whether a camera at ``elevation`` (degrees) sees the object from above."""
+    return np.atleast_1d(np.asarray(elevation, np.float64)) >= overhead_angle
+
+
+def view_weights(azimuth: ArrayLike, elevation: ArrayLike, overhead_angle: float) -> NDArray[np.float64]:
+    """Share of each of :data:`VIEWS` in a camera's prompt: [B, 4], rows sum to 1.
+
+    ``azimuth`` [B] in degrees, in [−180, 180], 0 is the front; left and right are both "side". From an elevation of
+    ``overhead_angle`` degrees on, the view is overhead alone.
+    """
+    turn = np.abs(np.atleast_1d(np.asarray(azimuth, np.float64))) / 90.0
+    front, back = np.clip(1.0 - turn, 0.0, 1.0), np.clip(turn - 1.0, 0.0, 1.0)
+    weights = np.stack([front, 1.0 - front - back, back, np.zeros_like(turn)], axis=1)
+    weights[is_overhead(elevation, overhead_angle)] = np.eye(4)[OVERHEAD]
+    return weights
+
+
+@dataclass(frozen=True)
+class TextEmbeddings:
+    """The texts of one job, encoded once."""
+
+    views: Tensor
+    """[4, T, D], in the order of :data:`VIEWS`."""
+    unconditional: Tensor
+    """[T, D], of the empty prompt or of the negative prompt that takes its place."""
+
+    def interpolated(self, weights: NDArray[np.float64]) -> Tensor:
+        """Embeddings [B, T, D] for shares ``weights`` [B, 4]."""
+        shares = self.views.new_tensor(weights)
+        return (shares @ self.views.flatten(1)).view(len(weights), *self.views.shape[1:])
