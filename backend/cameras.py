@@ -167,7 +167,8 @@ def _orbit_axes(azimuth: Doubles, elevation: Doubles) -> tuple[Doubles, Doubles,
 def _sample_elevation(bounds: Range, area_share: float, batch: int, rng: np.random.Generator) -> Doubles:
     """Elevations in degrees: uniform in area (in the sine) or in angle."""
     by_angle = rng.uniform(*bounds, batch)
-    by_area = np.degrees(np.arcsin(rng.uniform(*np.sin(np.radians(bounds)), batch)))
+    low, high = np.sin(np.radians(bounds))
+    by_area = np.degrees(np.arcsin(rng.uniform(low, high, batch)))
     return np.where(rng.random(batch) < area_share, by_area, by_angle)
 
 

@@ -1,0 +1,22 @@
+"""Rendering: occupancy grid, ray marching, compositing, shading, backgrounds."""
+
+from __future__ import annotations
+
+from .background import LearnedBackground
+from .colour import linear_to_srgb, srgb_to_linear
+from .occupancy import OccupancyGrid
+from .renderer import RadianceField, Renderer, RenderOutput
+from .shading import Shading, ShadingMode, sample_light
+
+__all__ = [
+    "LearnedBackground",
+    "OccupancyGrid",
+    "RadianceField",
+    "RenderOutput",
+    "Renderer",
+    "Shading",
+    "ShadingMode",
+    "linear_to_srgb",
+    "sample_light",
+    "srgb_to_linear",
+]

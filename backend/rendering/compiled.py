@@ -1,0 +1,17 @@
+"""The compiled loops, where there are any."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+try:
+    from . import kernels
+except ImportError:  # numba is missing: the PyTorch twins run
+    kernels = None
+
+
+def kernels_for(device: torch.device) -> Any:
+    """The module :mod:`.kernels` on the CPU where numba is installed; elsewhere None, and the PyTorch twins run."""
+    return kernels if device.type == "cpu" else None

@@ -1,0 +1,193 @@
+"""Compiled loops for the CPU: marching, transmittance weights, accumulation. Needs numba.
+
+Each has a twin in plain PyTorch (:mod:`.march`, :mod:`.composite`) that gives the same samples and the same values.
+Rays are independent, so all loops run in parallel over rays and the results do not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import njit, prange  # pyright: ignore[reportMissingTypeStubs]
+
+BLOCK = 4
+"""Cells a side of a block; an empty block is skipped whole."""
+
+_U32 = np.uint32
+_F32 = np.float32
+
+
+@njit(cache=True)
+def _uniform(counter: Any, seed: Any) -> Any:
+    """As :func:`.randomness.uniform`."""
+    x = _U32(counter) ^ seed
+    x = _U32(x ^ (x >> _U32(16)))
+    x = _U32(x * _U32(0x7FEB352D))
+    x = _U32(x ^ (x >> _U32(15)))
+    x = _U32(x * _U32(0x846CA68B))
+    x = _U32(x ^ (x >> _U32(16)))
+    return _F32(x >> _U32(8)) * _F32(2.0**-24)
+
+
+@njit(cache=True)
+def _sample(k: Any, length: Any, step: Any, counter: Any, seed: Any, jitter: Any) -> Any:
+    """Offset from the ball's near side, and width, of interval k's sample."""
+    low = _F32(k) * step
+    width = min(step, length - low)
+    u = _uniform(counter, seed) if jitter else _F32(0.5)
+    return low + u * width, width
+
+
+@njit(cache=True)
+def _exit(position: Any, direction: Any, cell: Any, size: Any) -> Any:
+    """Distance along one axis to the far face of the cell (of ``size``, counted from −1)."""
+    if direction > 0.0:
+        return ((cell + 1) * size - 1.0 - position) / direction
+    if direction < 0.0:
+        return (cell * size - 1.0 - position) / direction
+    return math.inf
+
+
+@njit(cache=True, parallel=True, nogil=True)
+def find_samples(
+    origins: Any,
+    directions: Any,
+    near: Any,
+    length: Any,
+    occupied: Any,
+    blocks: Any,
+    step: Any,
+    seed: Any,
+    jitter: Any,
+    first_counter: Any,
+    stride: Any,
+) -> Any:
+    """The intervals of each ray whose sample lies in an occupied cell: indices [R, stride] and how many [R]."""
+    n_rays = origins.shape[0]
+    resolution = occupied.shape[0]
+    half = _F32(resolution * 0.5)
+    cell_size = 2.0 / resolution
+    kept = np.empty((n_rays, stride), np.int32)
+    counts = np.zeros(n_rays, np.int64)
+    for r in prange(n_rays):
+        ox, oy, oz = origins[r, 0], origins[r, 1], origins[r, 2]
+        dx, dy, dz = directions[r, 0], directions[r, 1], directions[r, 2]
+        count = 0
+        k = 0
+        while k < stride and _F32(k) * step < length[r]:
+            offset, _ = _sample(k, length[r], step, first_counter + r * stride + k, seed, jitter)
+            t = near[r] + offset
+            x, y, z = ox + t * dx, oy + t * dy, oz + t * dz
+            ix = min(max(int((x + _F32(1.0)) * half), 0), resolution - 1)
+            iy = min(max(int((y + _F32(1.0)) * half), 0), resolution - 1)
+            iz = min(max(int((z + _F32(1.0)) * half), 0), resolution - 1)
+            if occupied[ix, iy, iz]:
+                kept[r, count] = k
+                count += 1
+                k += 1
+                continue
+            size = cell_size
+            bx, by, bz = ix // BLOCK, iy // BLOCK, iz // BLOCK
+            if not blocks[bx, by, bz]:
+                ix, iy, iz, size = bx, by, bz, cell_size * BLOCK
+            elif cell_size <= step:
+                k += 1
+                continue
+            ahead = min(_exit(x, dx, ix, size), _exit(y, dy, iy, size), _exit(z, dz, iz, size))
+            # Every interval that ends before the exit has its sample in this empty cell.
+            k = max(k + 1, int((offset + ahead - 1e-5) / step))
+        counts[r] = count
+    return kept, counts
+
+
+@njit(cache=True, parallel=True, nogil=True)
+def pack_samples(
+    origins: Any,
+    directions: Any,
+    near: Any,
+    length: Any,
+    kept: Any,
+    offsets: Any,
+    step: Any,
+    seed: Any,
+    jitter: Any,
+    first_counter: Any,
+) -> Any:
+    """Positions [N, 3], distances [N], widths [N] and rays [N] of the kept intervals."""
+    n_rays, stride = kept.shape
+    total = offsets[n_rays]
+    positions = np.empty((total, 3), np.float32)
+    distances = np.empty(total, np.float32)
+    widths = np.empty(total, np.float32)
+    rays = np.empty(total, np.int64)
+    for r in prange(n_rays):
+        for i in range(offsets[r], offsets[r + 1]):
+            k = kept[r, i - offsets[r]]
+            offset, width = _sample(k, length[r], step, first_counter + r * stride + k, seed, jitter)
+            t = near[r] + offset
+            for axis in range(3):
+                p = origins[r, axis] + t * directions[r, axis]
+                positions[i, axis] = min(max(p, _F32(-1.0)), _F32(1.0))
+            distances[i] = t
+            widths[i] = width
+            rays[i] = r
+    return positions, distances, widths, rays
+
+
+@njit(cache=True, parallel=True, nogil=True)
+def weights_forward(density: Any, widths: Any, offsets: Any) -> Any:
+    """w_i = T_i (1 − exp(−σ_i δ_i)), and T just behind each sample."""
+    weights = np.empty_like(density)
+    behind = np.empty_like(density)
+    for r in prange(offsets.shape[0] - 1):
+        depth = 0.0
+        transmittance = 1.0
+        for i in range(offsets[r], offsets[r + 1]):
+            depth += density[i] * widths[i]
+            after = math.exp(-depth)
+            weights[i] = transmittance - after
+            behind[i] = after
+            transmittance = after
+    return weights, behind
+
+
+@njit(cache=True, parallel=True, nogil=True)
+def weights_backward(gradient: Any, weights: Any, behind: Any, widths: Any, offsets: Any) -> Any:
+    """dL/dσ_i = δ_i (g_i T_{i+1} − Σ_{j>i} g_j w_j)."""
+    result = np.empty_like(weights)
+    for r in prange(offsets.shape[0] - 1):
+        later = 0.0
+        for i in range(offsets[r + 1] - 1, offsets[r] - 1, -1):
+            result[i] = widths[i] * (gradient[i] * behind[i] - later)
+            later += gradient[i] * weights[i]
+    return result
+
+
+@njit(cache=True, parallel=True, nogil=True)
+def accumulate_forward(weights: Any, values: Any, offsets: Any) -> Any:
+    """Σ_i w_i v_i of each ray: [R, C]."""
+    n_rays, channels = offsets.shape[0] - 1, values.shape[1]
+    result = np.zeros((n_rays, channels), values.dtype)
+    for r in prange(n_rays):
+        for i in range(offsets[r], offsets[r + 1]):
+            for c in range(channels):
+                result[r, c] += weights[i] * values[i, c]
+    return result
+
+
+@njit(cache=True, parallel=True, nogil=True)
+def accumulate_backward(gradient: Any, weights: Any, values: Any, offsets: Any) -> Any:
+    """Gradients of weights [N] and values [N, C]."""
+    channels = values.shape[1]
+    of_weights = np.empty_like(weights)
+    of_values = np.empty_like(values)
+    for r in prange(offsets.shape[0] - 1):
+        for i in range(offsets[r], offsets[r + 1]):
+            total = 0.0
+            for c in range(channels):
+                total += gradient[r, c] * values[i, c]
+                of_values[i, c] = gradient[r, c] * weights[i]
+            of_weights[i] = total
+    return of_weights, of_values

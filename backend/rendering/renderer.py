@@ -1,0 +1,183 @@
+"""Pictures of a radiance field."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..cameras import CameraBatch
+from ..cameras import rays as camera_rays
+from .composite import accumulate, transmittance_weights
+from .march import RayBundle, Samples, march
+from .occupancy import OccupancyGrid
+from .randomness import draw_seed
+from .shading import Shading, lambert, unlit
+
+NORMAL_WEIGHT = 1e-3
+"""Samples of smaller weight get no normal."""
+_CHUNK_SAMPLES = 1 << 18
+"""Most samples at once without gradients."""
+_FAINT = 1e-3
+"""Opacity below which a depth fades to 0."""
+
+
+class Sampled(Protocol):
+    """What a field knows of N points."""
+
+    @property
+    def density(self) -> Tensor:
+        """[N], per unit of length."""
+        ...
+
+    @property
+    def albedo(self) -> Tensor:
+        """[N, 3], linear, in [0, 1]."""
+        ...
+
+
+class RadianceField(Protocol):
+    """What the renderer needs of a field."""
+
+    def density(self, x: Tensor) -> Tensor:
+        """Density [N] at points [N, 3] of [−1, 1]³."""
+        ...
+
+    def query(self, x: Tensor) -> Sampled:
+        """Density and albedo."""
+        ...
+
+    def normal(self, x: Tensor) -> Tensor:
+        """Unit outward normals [N, 3]."""
+        ...
+
+
+@dataclass
+class RenderOutput:
+    """B pictures."""
+
+    rgb: Tensor
+    """[B, H, W, 3], linear, over the background."""
+    opacity: Tensor
+    """[B, H, W] in [0, 1]."""
+    depth: Tensor
+    """[B, H, W], expected distance along the ray; 0 where there is nothing."""
+    normal: Tensor | None
+    """[B, H, W, 3], weighted mean of the unit normals in world axes, times opacity; None if none were made."""
+    orientation_loss: Tensor
+    """Scalar: Σ w · max(0, n·d)² of each ray, mean over rays, no gradient through w (Ref-NeRF, Eq. 11); 0 without
+    normals."""
+    n_samples: int
+    """Samples that were shaded."""
+
+
+@dataclass
+class _Rendered:
+    """R rays."""
+
+    colour: Tensor
+    opacity: Tensor
+    depth: Tensor
+    normal: Tensor | None
+    orientation: Tensor
+    n_samples: int
+
+
+class Renderer:
+    """Volume renderer of a field in the unit ball."""
+
+    def __init__(self, field: RadianceField, occupancy: OccupancyGrid, samples_per_ray: int) -> None:
+        """``samples_per_ray`` counts along the ball's diameter. Pictures are made on the occupancy grid's device."""
+        self.field = field
+        self.occupancy = occupancy
+        self.samples_per_ray = samples_per_ray
+
+    def render(
+        self,
+        cameras: CameraBatch,
+        height: int,
+        width: int,
+        *,
+        shading: Shading,
+        background: Tensor,
+        rng: np.random.Generator | None,
+        want_normals: bool = False,
+    ) -> RenderOutput:
+        """Render B cameras.
+
+        ``background`` is linear colour, [3] or [B, H, W, 3]. ``rng`` places the samples (one draw a call); None takes
+        the middles of their intervals. Normals are made when the shading or ``want_normals`` asks for them. Under
+        ``torch.no_grad`` large pictures are made piece by piece, with the same result.
+        """
+        device = self.occupancy.density.device
+        origins, directions = camera_rays(cameras, height, width)
+        bundle = RayBundle(
+            torch.from_numpy(origins).to(device).repeat_interleave(height * width, 0),
+            torch.from_numpy(directions).to(device).view(-1, 3),
+        )
+        light = torch.from_numpy(origins) if shading.light is None else shading.light
+        light = light.to(device=device, dtype=torch.float32).repeat_interleave(height * width, 0)
+        seed = None if rng is None else draw_seed(rng)
+        normals = want_normals or shading.needs_normals
+
+        whole = len(bundle)
+        piece = whole if torch.is_grad_enabled() else max(64, _CHUNK_SAMPLES // self.samples_per_ray)
+        parts = [
+            self._render_rays(bundle.chunk(i, i + piece), light[i : i + piece], shading, seed, normals)
+            for i in range(0, whole, piece)
+        ]
+        shape = (len(cameras), height, width)
+        opacity = torch.cat([part.opacity for part in parts]).view(shape)
+        colour = torch.cat([part.colour for part in parts]).view(*shape, 3)
+        normal = torch.cat([part.normal for part in parts if part.normal is not None]) if normals else None
+        return RenderOutput(
+            rgb=colour + (1.0 - opacity)[..., None] * background.to(device),
+            opacity=opacity,
+            depth=torch.cat([part.depth for part in parts]).view(shape),
+            normal=None if normal is None else normal.view(*shape, 3),
+            orientation_loss=torch.stack([part.orientation for part in parts]).sum() / whole,
+            n_samples=sum(part.n_samples for part in parts),
+        )
+
+    def _render_rays(
+        self, bundle: RayBundle, light: Tensor, shading: Shading, seed: int | None, normals: bool
+    ) -> _Rendered:
+        samples = march(bundle, self.occupancy, self.samples_per_ray, seed)
+        sampled = self.field.query(samples.positions)
+        weights = transmittance_weights(sampled.density, samples.widths, samples.offsets)
+        orientation = weights.new_zeros(())
+        normal: Tensor | None = None
+        if normals:
+            seen = (weights.detach() > NORMAL_WEIGHT).nonzero()[:, 0]
+            normal = self.field.normal(samples.positions[seen])
+            colour = _shade(sampled.albedo, samples, light, shading, seen, normal)
+            away = (normal * bundle.directions[samples.rays[seen]]).sum(-1).clamp(min=0.0)
+            orientation = (weights.detach()[seen] * away.square()).sum()
+            normal = torch.zeros_like(samples.positions).index_copy(0, seen, normal)
+        else:
+            colour = sampled.albedo
+        columns = [colour, samples.distances[:, None], torch.ones_like(samples.distances[:, None])]
+        summed = accumulate(weights, torch.cat(columns if normal is None else [*columns, normal], -1), samples.offsets)
+        opacity = summed[:, 4]
+        return _Rendered(
+            colour=summed[:, :3],
+            opacity=opacity,
+            depth=summed[:, 3] / opacity.clamp(min=_FAINT),
+            normal=None if normal is None else summed[:, 5:8],
+            orientation=orientation,
+            n_samples=len(samples),
+        )
+
+
+def _shade(albedo: Tensor, samples: Samples, light: Tensor, shading: Shading, seen: Tensor, normal: Tensor) -> Tensor:
+    """Colour [N, 3] of all samples; those of ``seen`` have the normals [M, 3]."""
+    if shading.mode == "albedo":
+        return albedo
+    if shading.mode == "normal":
+        return torch.full_like(samples.positions, 0.5).index_copy(0, seen, normal * 0.5 + 0.5)
+    lit = lambert(samples.positions[seen], normal, light[samples.rays[seen]], shading)
+    brightness = torch.full_like(samples.distances, unlit(shading)).index_copy(0, seen, lit)[:, None]
+    return brightness.expand(-1, 3) if shading.mode == "textureless" else albedo * brightness
