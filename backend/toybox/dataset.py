@@ -1,0 +1,118 @@
+"""Pictures of Toybox's world with what is known of each: the training set of the model and of its judge."""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..cameras import CameraBatch, orbit_cameras
+from ..guidance.camera_projection import camera_features
+from .captions import VIEWS, view_of
+from .raycast import Light, render
+from .world import COLOURS, KINDS, make_object
+
+CHUNK = 2000
+KIND_NAMES, COLOUR_NAMES = tuple(KINDS), tuple(COLOURS)
+MIRROR_FEATURES = np.array([1, -1, -1, -1, 1, 1, -1, 1, 1, -1, 1, 1, 1, -1, 1, 1], np.float32)
+"""Signs that turn a camera's features into those of its mirror image in x (the world is mirror-symmetric)."""
+
+
+@dataclass(frozen=True)
+class Bias:
+    """How unlike an even look from all around the set is; zero everywhere for the judge's set."""
+
+    front_share: float = 0.4
+    """Share of views drawn around the front (normal, 25° wide); the rest are even in azimuth."""
+    no_view_word: float = 0.25
+    """Share of captions that do not say the view."""
+    wrong_view_word: float = 0.05
+    """Share of the said view words that are drawn at random."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """N pictures: ``rgb`` [N, S, S, 3] uint8 sRGB, straight; ``alpha`` [N, S, S] uint8; ``features`` [N, 16];
+    ``kind``, ``colour``, ``view`` [N] indices into KIND_NAMES, COLOUR_NAMES, VIEWS; ``azimuth``, ``elevation`` [N] deg."""
+
+    rgb: NDArray[np.uint8]
+    alpha: NDArray[np.uint8]
+    features: NDArray[np.float32]
+    kind: NDArray[np.int64]
+    colour: NDArray[np.int64]
+    view: NDArray[np.int64]
+    azimuth: NDArray[np.float32]
+    elevation: NDArray[np.float32]
+
+
+def sample_camera(rng: np.random.Generator, front_share: float) -> CameraBatch:
+    """One camera of the set: elevation −25…90°, field of view 20…60°, the ball filling 0.75…1.12 of the frame."""
+    near_front = rng.random() < front_share
+    azimuth = rng.normal(0, 25) if near_front else rng.uniform(-180, 180)
+    by_area = np.degrees(np.arcsin(rng.uniform(np.sin(np.radians(-25)), 1)))
+    elevation = by_area if rng.random() < 0.5 else rng.uniform(-25, 90)
+    field_of_view = rng.uniform(20, 60)
+    apparent = rng.uniform(0.75, 1.12)  # = focal / sqrt(d² − 1)
+    focal = 1 / np.tan(np.radians(field_of_view / 2))
+    distance = np.sqrt(1 + (focal / apparent) ** 2)
+    camera = orbit_cameras(azimuth, elevation, distance, field_of_view)
+    shift = rng.normal(0, 0.06, 2).astype(np.float32)
+    return CameraBatch(camera.camera_to_world, camera.focal, camera.center + shift)
+
+
+def _sample_light(rng: np.random.Generator, position: NDArray[np.float32]) -> Light:
+    """DreamFusion's light (App. A.2): around the camera, near or far; one picture in four shows the albedo alone."""
+    direction = position / np.linalg.norm(position) + rng.normal(0, 1, 3)
+    x, y, z = direction / np.linalg.norm(direction) * np.linalg.norm(position) * rng.uniform(0.8, 1.5)
+    return Light((float(x), float(y), float(z)), 1.0 if rng.random() < 0.25 else float(rng.uniform(0.1, 0.5)))
+
+
+def make_pictures(
+    count: int, seed: int, size: int, front_share: float, workers: int = 1, report: Callable[[int], None] | None = None
+) -> Pictures:
+    """Render ``count`` pictures of random objects; the same seed gives the same set, whatever ``workers`` (processes)."""
+    bounds = [(i, min(i + CHUNK, count)) for i in range(0, count, CHUNK)]
+    if workers <= 1 or len(bounds) == 1:
+        return _draw_chunk(0, count, seed, size, front_share)
+    chunks: list[Pictures] = []
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context) as pool:
+        futures = [pool.submit(_draw_chunk, *bound, seed, size, front_share) for bound in bounds]
+        for future, (_, end) in zip(futures, bounds, strict=True):
+            chunks.append(future.result())
+            if report:
+                report(end)
+    return Pictures(*(np.concatenate([getattr(c, f.name) for c in chunks]) for f in dataclasses.fields(Pictures)))
+
+
+def _draw_chunk(start: int, end: int, seed: int, size: int, front_share: float) -> Pictures:
+    count = end - start
+    rgb = np.zeros((count, size, size, 3), np.uint8)
+    alpha = np.zeros((count, size, size), np.uint8)
+    features = np.zeros((count, 16), np.float32)
+    labels = np.zeros((3, count), np.int64)
+    angles = np.zeros((2, count), np.float32)
+    for index in range(count):
+        rng = np.random.default_rng((seed, start + index))
+        kind, colour = int(rng.integers(len(KIND_NAMES))), int(rng.integers(len(COLOUR_NAMES)))
+        camera = sample_camera(rng, front_share)
+        solids = make_object(KIND_NAMES[kind], COLOUR_NAMES[colour], rng)
+        (fx, fy), (cx, cy) = camera.focal[0].tolist(), camera.center[0].tolist()
+        light = _sample_light(rng, camera.position[0])
+        linear, cover = render(solids, camera.camera_to_world[0], (fx, fy), (cx, cy), size, light)
+        rgb[index] = np.rint(_to_srgb(linear) * 255)
+        alpha[index] = np.rint(cover * 255)
+        features[index] = camera_features(camera)[0]
+        angles[:, index] = camera.azimuth[0], camera.elevation[0]
+        labels[:, index] = kind, colour, VIEWS.index(view_of(*angles[:, index]))
+    return Pictures(rgb, alpha, features, labels[0], labels[1], labels[2], angles[0], angles[1])
+
+
+def _to_srgb(linear: NDArray[np.float32]) -> NDArray[np.float32]:
+    clipped = np.clip(linear, 0, 1)
+    return np.where(clipped <= 0.0031308, clipped * 12.92, 1.055 * clipped ** (1 / 2.4) - 0.055)

@@ -1,0 +1,92 @@
+"""Toybox's networks: an ordinary, small Stable Diffusion pipeline, and how its folder is written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from ..guidance.camera_projection import SUBFOLDER, CameraProjection
+from .captions import WORDS, vocabulary
+
+IMAGE_SIZE = 64
+LATENT_CHANNELS = 8
+TEXT_WIDTH = 128
+TEXT_LENGTH = 16
+
+
+def make_vae() -> AutoencoderKL:
+    """Images [B, 3, 64, 64] in [−1, 1] to latents [B, 8, 16, 16]."""
+    return AutoencoderKL(
+        block_out_channels=(32, 64, 96), down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
+        layers_per_block=1, latent_channels=LATENT_CHANNELS, norm_num_groups=16, sample_size=IMAGE_SIZE,
+    )  # fmt: skip
+
+
+def make_unet() -> UNet2DConditionModel:
+    """Denoiser of latents [B, 8, 16, 16], conditioned on tokens [B, any, 128]."""
+    return UNet2DConditionModel(
+        sample_size=IMAGE_SIZE // 4, in_channels=LATENT_CHANNELS, out_channels=LATENT_CHANNELS, layers_per_block=1,
+        block_out_channels=(64, 128, 192), norm_num_groups=16, cross_attention_dim=TEXT_WIDTH, attention_head_dim=4,
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+    )  # fmt: skip
+
+
+def make_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    """Token ids [B, 16] to embeddings [B, 16, 128]."""
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer), hidden_size=TEXT_WIDTH, intermediate_size=2 * TEXT_WIDTH, num_hidden_layers=2,
+        num_attention_heads=4, max_position_embeddings=TEXT_LENGTH, projection_dim=TEXT_WIDTH,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    return CLIPTextModel(config)
+
+
+def make_tokenizer(folder: Path) -> CLIPTokenizer:
+    """A CLIP tokenizer whose every known word is one token; its two files are written to ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    letters = sorted(set("".join(WORDS)) - {","})
+    tokens = ["<|startoftext|>", "<|endoftext|>", ",", ",</w>", *letters, *(f"{letter}</w>" for letter in letters)]
+    merges: list[str] = []
+    for word in (w for w in WORDS if len(w) > 1):
+        pieces = [*word[:-1], f"{word[-1]}</w>"]
+        while len(pieces) > 1:  # from the left, as byte-pair encoding joins them
+            pair = f"{pieces[0]} {pieces[1]}"
+            if pair not in merges:
+                merges.append(pair)
+            pieces[:2] = [pieces[0] + pieces[1]]
+            if pieces[0] not in tokens:
+                tokens.append(pieces[0])
+    (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
+    ends = {"unk_token": "<|endoftext|>", "pad_token": "<|endoftext|>", "bos_token": "<|startoftext|>"}
+    return CLIPTokenizer(
+        str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=TEXT_LENGTH, eos_token="<|endoftext|>", **ends
+    )
+
+
+def make_scheduler() -> DDIMScheduler:
+    """Stable Diffusion's schedule, with v-prediction as in its version 2.1."""
+    return DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False,
+        steps_offset=1, prediction_type="v_prediction",
+    )  # fmt: skip
+
+
+def save_folder(
+    folder: Path, vae: AutoencoderKL, unet: UNet2DConditionModel, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer,
+    projection: CameraProjection,
+) -> None:
+    """Write an ordinary StableDiffusionPipeline folder in fp16 safetensors, with the camera projection beside it."""
+    pipeline = StableDiffusionPipeline(
+        vae=vae, unet=unet, text_encoder=text_encoder, tokenizer=tokenizer, scheduler=make_scheduler(), safety_checker=None,
+        feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    pipeline.to(dtype=torch.float16)
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    projection.half().save_pretrained(folder / SUBFOLDER)
+    (folder / "vocabulary.json").write_text(json.dumps(vocabulary(), indent=2) + "\n")

@@ -1,0 +1,166 @@
+"""Renders of Toybox's world: exact ray casting of its solids on the CPU, independent of the renderer under training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from .shapes import SPHERE, Solids
+
+Float = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Light:
+    """A point light with an ambient share; ambient 1 shows the albedo alone."""
+
+    position: tuple[float, float, float]
+    ambient: float
+
+
+def render(
+    solids: Solids, camera_to_world: Float, focal: tuple[float, float], center: tuple[float, float], size: int, light: Light,
+    supersample: int = 3,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """One picture: linear colour, straight (not premultiplied) [size, size, 3], and coverage [size, size] in [0, 1].
+
+    Camera conventions are the project's: looks down −Z, normalised intrinsics, row 0 on top.
+    """
+    centre = np.ascontiguousarray(solids.to_world[:, :, 3])
+    spread = solids.to_world[:, :, :3]
+    corner = np.where(solids.shape == SPHERE, np.linalg.norm(spread, 2, (1, 2)) ** 2,
+                      (spread**2).sum((1, 2)))  # fmt: skip
+    reach = ((centre - camera_to_world[:3, 3]) ** 2).sum(1) - corner  # squared length of the tangent to the bounding ball
+    colour, hits = _cast(
+        solids.shape, solids.taper, solids.from_world, centre, reach, solids.colour, np.ascontiguousarray(camera_to_world, np.float64),
+        np.array((*focal, *center), np.float64), size, supersample, np.array(light.position, np.float64), light.ambient,
+    )  # fmt: skip
+    coverage = hits / supersample**2
+    colour /= np.maximum(hits, 1)[..., None]
+    return colour.astype(np.float32), coverage.astype(np.float32)
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _cast(shape, taper, inverse, centre, reach, colour, camera, lens, size, supersample, light, ambient):  # pragma: no cover
+    out = np.zeros((size, size, 3))
+    hits = np.zeros((size, size))
+    origin = camera[:3, 3]
+    count = len(shape)
+    local_origin = np.empty((count, 3))
+    offset = np.empty((count, 3))  # from the camera to each solid's centre, with the radius of its bounding ball
+    for k in range(count):
+        for i in range(3):
+            offset[k, i] = centre[k, i] - origin[i]
+            local_origin[k, i] = inverse[k, i, 3]
+            for j in range(3):
+                local_origin[k, i] += inverse[k, i, j] * origin[j]
+    fine = size * supersample
+    ray = np.empty(3)
+    d = np.empty(3)
+    normal = np.empty(3)
+    best_normal = np.empty(3)
+    point = np.empty(3)
+    for row in range(fine):
+        ndc_y = 1 - 2 * (row + 0.5) / fine
+        for column in range(fine):
+            ndc_x = 2 * (column + 0.5) / fine - 1
+            x, y = (ndc_x - lens[2]) / lens[0], (ndc_y - lens[3]) / lens[1]
+            for i in range(3):
+                ray[i] = camera[i, 0] * x + camera[i, 1] * y - camera[i, 2]
+            nearest, who = 1e9, -1
+            square = ray[0] * ray[0] + ray[1] * ray[1] + ray[2] * ray[2]
+            for k in range(count):
+                along = ray[0] * offset[k, 0] + ray[1] * offset[k, 1] + ray[2] * offset[k, 2]
+                if along * along < reach[k] * square:  # misses the bounding ball
+                    continue
+                for i in range(3):
+                    d[i] = inverse[k, i, 0] * ray[0] + inverse[k, i, 1] * ray[1] + inverse[k, i, 2] * ray[2]
+                t = _enter(shape[k], taper[k], local_origin[k], d, normal)
+                if 0 < t < nearest:
+                    nearest, who = t, k
+                    for i in range(3):  # normals go by the transposed inverse
+                        best_normal[i] = (
+                            inverse[k, 0, i] * normal[0] + inverse[k, 1, i] * normal[1] + inverse[k, 2, i] * normal[2]
+                        )
+            if who < 0:
+                continue
+            dot, lengths, norm = 0.0, 0.0, 0.0
+            for i in range(3):
+                point[i] = light[i] - origin[i] - nearest * ray[i]
+                dot += point[i] * best_normal[i]
+                lengths += point[i] ** 2
+                norm += best_normal[i] ** 2
+            shade = ambient + (1 - ambient) * max(dot, 0.0) / np.sqrt(lengths * norm + 1e-12)
+            r, c = row // supersample, column // supersample
+            hits[r, c] += 1
+            for i in range(3):
+                out[r, c, i] += colour[who, i] * shade
+    return out, hits
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _enter(shape, taper, o, d, normal):  # pragma: no cover
+    """Distance at which the ray o + t·d enters a unit solid (−1: never); writes the outward normal there."""
+    if shape == 0:
+        a = d[0] ** 2 + d[1] ** 2 + d[2] ** 2
+        b = o[0] * d[0] + o[1] * d[1] + o[2] * d[2]
+        root = b * b - a * (o[0] ** 2 + o[1] ** 2 + o[2] ** 2 - 1)
+        if root <= 0:
+            return -1.0
+        t = (-b - np.sqrt(root)) / a
+        for i in range(3):
+            normal[i] = o[i] + t * d[i]
+        return t
+    if shape == 1:
+        return _enter_box(o, d, normal)
+    return _enter_frustum(taper, o, d, normal)
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _enter_box(o, d, normal):  # pragma: no cover
+    low, high, axis = -1e9, 1e9, 0
+    for i in range(3):
+        if abs(d[i]) < 1e-12:
+            if abs(o[i]) > 1:
+                return -1.0
+            continue
+        first, last = (-1 - o[i]) / d[i], (1 - o[i]) / d[i]
+        if first > last:
+            first, last = last, first
+        if first > low:
+            low, axis = first, i
+        high = min(high, last)
+    if low > high:
+        return -1.0
+    normal[:] = 0
+    normal[axis] = -1.0 if d[axis] > 0 else 1.0
+    return low
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _enter_frustum(taper, o, d, normal):  # pragma: no cover
+    mean, slope = (1 + taper) / 2, (taper - 1) / 2  # radius(z) = mean + slope·z
+    best = -1.0
+    radius, change = mean + slope * o[2], slope * d[2]
+    a = d[0] ** 2 + d[1] ** 2 - change**2
+    b = o[0] * d[0] + o[1] * d[1] - radius * change
+    root = b * b - a * (o[0] ** 2 + o[1] ** 2 - radius**2)
+    if root > 0 and abs(a) > 1e-12:
+        for sign in (-1.0, 1.0):
+            t = (-b + sign * np.sqrt(root)) / a
+            z = o[2] + t * d[2]
+            if t > 0 and abs(z) <= 1 and mean + slope * z >= 0 and (best < 0 or t < best):
+                best = t
+                normal[0], normal[1] = o[0] + t * d[0], o[1] + t * d[1]
+                normal[2] = -slope * (mean + slope * z)
+    if abs(d[2]) > 1e-12:
+        for side in (-1.0, 1.0):
+            t = (side - o[2]) / d[2]
+            x, y = o[0] + t * d[0], o[1] + t * d[1]
+            if t > 0 and x * x + y * y <= (mean + slope * side) ** 2 and (best < 0 or t < best):
+                best = t
+                normal[0], normal[1], normal[2] = 0.0, 0.0, side
+    return best

@@ -1,0 +1,115 @@
+"""Solids that Toybox's objects are made of: ellipsoids, boxes and frusta under affine transforms, exact to intersect."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vector = tuple[float, float, float]
+SPHERE, BOX, FRUSTUM = 0, 1, 2
+
+
+@dataclass
+class Solids:
+    """A union of K coloured solids.
+
+    ``shape`` [K] kind of solid in its own space: unit sphere, cube [−1, 1]³, or frustum along z with radius 1 at z = −1
+    and ``taper`` [K] at z = 1. ``to_world`` [K, 3, 4] maps that space to the world. ``colour`` [K, 3] linear albedo.
+    """
+
+    shape: NDArray[np.int64]
+    taper: NDArray[np.float64]
+    to_world: NDArray[np.float64]
+    colour: NDArray[np.float64]
+
+    @property
+    def from_world(self) -> NDArray[np.float64]:
+        """[K, 3, 4], the inverse maps."""
+        inverse = np.linalg.inv(self.to_world[:, :, :3])
+        return np.concatenate((inverse, -inverse @ self.to_world[:, :, 3:]), axis=2)
+
+    def contains(self, points: NDArray[np.floating]) -> NDArray[np.bool_]:
+        """Whether each of ``points`` [N, 3] lies inside the union: [N]."""
+        inside = np.zeros(len(points), bool)
+        for shape, taper, matrix in zip(self.shape, self.taper, self.from_world, strict=True):
+            local = points @ matrix[:, :3].T + matrix[:, 3]
+            if shape == SPHERE:
+                inside |= (local**2).sum(1) <= 1
+            elif shape == BOX:
+                inside |= np.abs(local).max(1) <= 1
+            else:
+                radius = (1 + taper) / 2 + local[:, 2] * (taper - 1) / 2
+                inside |= (np.abs(local[:, 2]) <= 1) & (local[:, 0] ** 2 + local[:, 1] ** 2 <= radius**2)
+        return inside
+
+    def hull_points(self) -> NDArray[np.float64]:
+        """Points on the solids' surfaces, dense enough to measure extents: [M, 3]."""
+        angle = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+        height = np.linspace(-1, 1, 13)
+        circle = np.stack((np.cos(angle), np.sin(angle)), 1)
+        ring = np.sqrt(1 - height**2)
+        ball = np.concatenate([np.column_stack((circle * r, np.full(24, z))) for r, z in zip(ring, height, strict=True)])
+        cube = np.array(np.meshgrid((-1, 1), (-1, 1), (-1, 1))).reshape(3, -1).T.astype(float)
+        points: list[NDArray[np.float64]] = []
+        for shape, taper, matrix in zip(self.shape, self.taper, self.to_world, strict=True):
+            caps = np.concatenate((np.column_stack((circle, -np.ones(24))), np.column_stack((circle * taper, np.ones(24)))))
+            local = (ball, cube, caps)[shape]
+            points.append(local @ matrix[:, :3].T + matrix[:, 3])
+        return np.concatenate(points)
+
+    def fitted(self, radius: float) -> Solids:
+        """Centred on its bounding box and scaled to reach exactly ``radius`` from the origin."""
+        points = self.hull_points()
+        center = (points.min(0) + points.max(0)) / 2
+        scale = radius / np.linalg.norm(points - center, axis=1).max()
+        moved = self.to_world.copy()
+        moved[:, :, 3] -= center
+        return Solids(self.shape, self.taper, moved * scale, self.colour)
+
+
+@dataclass
+class Builder:
+    """Collects solids; ``mirror`` adds the twin on the other side of the x = 0 plane."""
+
+    rows: list[tuple[int, float, NDArray[np.float64], Vector]] = field(default_factory=list)
+
+    def ball(self, at: Vector, half: Vector | float, colour: Vector, turn: Vector = (0, 0, 0), mirror: bool = False) -> None:
+        """An ellipsoid with centre ``at``, half-axes ``half``, turned by Euler angles in degrees."""
+        self._add(SPHERE, 1.0, at, half, colour, turn, mirror)
+
+    def box(self, at: Vector, half: Vector | float, colour: Vector, turn: Vector = (0, 0, 0), mirror: bool = False) -> None:
+        """A box with centre ``at`` and half-sides ``half``."""
+        self._add(BOX, 1.0, at, half, colour, turn, mirror)
+
+    def rod(
+        self, at: Vector, half: Vector, colour: Vector, turn: Vector = (0, 0, 0), taper: float = 1.0, mirror: bool = False
+    ) -> None:
+        """A cylinder (taper 1) or cone (taper 0) along z with half-axes ``half``."""
+        self._add(FRUSTUM, taper, at, half, colour, turn, mirror)
+
+    def solids(self) -> Solids:
+        """What was collected."""
+        shapes, tapers, matrices, colours = zip(*self.rows, strict=True)
+        return Solids(np.array(shapes), np.array(tapers), np.stack(matrices), np.array(colours, float))
+
+    def _add(
+        self, shape: int, taper: float, at: Vector, half: Vector | float, colour: Vector, turn: Vector, mirror: bool
+    ) -> None:
+        size = (half, half, half) if isinstance(half, int | float) else half
+        matrix = np.concatenate((_rotation(turn) @ np.diag(size), np.array(at, float)[:, None]), axis=1)
+        self.rows.append((shape, taper, matrix, colour))
+        if mirror:
+            twin = np.diag((-1.0, 1, 1)) @ matrix
+            twin[:, 0] *= -1  # the solids are symmetric in x: keeps the map right-handed
+            self.rows.append((shape, taper, twin, colour))
+
+
+def _rotation(turn: Vector) -> NDArray[np.float64]:
+    """Euler angles in degrees about x, then y, then z."""
+    (sx, sy, sz), (cx, cy, cz) = np.sin(np.radians(turn)), np.cos(np.radians(turn))
+    about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
+    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    about_z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
+    return about_z @ about_y @ about_x
