@@ -1,0 +1,68 @@
+"""View prompts: the words, the shares by azimuth, and the interpolation of embeddings."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backend.guidance.view_prompts import TextEmbeddings, view_prompts, view_weights
+
+azimuths = st.floats(-180.0, 180.0, allow_nan=False)
+elevations = st.floats(-90.0, 90.0, allow_nan=False)
+
+
+def test_prompts_say_from_where():
+    assert view_prompts("a red duck") == [
+        "a red duck, front view",
+        "a red duck, side view",
+        "a red duck, back view",
+        "a red duck, overhead view",
+    ]
+
+
+def test_prompts_have_no_doubled_punctuation():
+    assert view_prompts("  a red duck. ")[0] == "a red duck, front view"
+
+
+@pytest.mark.parametrize(
+    ("azimuth", "elevation", "shares"),
+    [
+        (0, 0, (1, 0, 0, 0)),
+        (45, 10, (0.5, 0.5, 0, 0)),
+        (-45, 10, (0.5, 0.5, 0, 0)),
+        (90, 0, (0, 1, 0, 0)),
+        (-90, -80, (0, 1, 0, 0)),
+        (112.5, 0, (0, 0.75, 0.25, 0)),
+        (180, 59.9, (0, 0, 1, 0)),
+        (-180, 0, (0, 0, 1, 0)),
+        (30, 60, (0, 0, 0, 1)),
+        (30, 90, (0, 0, 0, 1)),
+    ],
+)
+def test_shares_of_the_views(azimuth: float, elevation: float, shares: tuple[float, ...]):
+    np.testing.assert_allclose(view_weights(azimuth, elevation, overhead_angle=60.0), [shares], atol=1e-12)
+
+
+@given(azimuths, elevations, st.floats(0.0, 90.0))
+def test_shares_sum_to_one_and_left_equals_right(azimuth: float, elevation: float, limit: float):
+    shares = view_weights([azimuth, -azimuth], [elevation, elevation], limit)
+    assert shares.min() >= 0.0
+    np.testing.assert_allclose(shares.sum(axis=1), 1.0, atol=1e-12)
+    np.testing.assert_array_equal(shares[0], shares[1])
+
+
+@given(azimuths)
+def test_shares_change_without_jumps(azimuth: float):
+    near = view_weights([azimuth, np.clip(azimuth + 0.01, -180, 180)], [0.0, 0.0], 60.0)
+    assert np.abs(near[0] - near[1]).max() <= 0.01 / 90 + 1e-9
+
+
+def test_embeddings_are_interpolated_token_by_token():
+    views = torch.randn(4, 5, 7, generator=torch.Generator().manual_seed(0))
+    text = TextEmbeddings(views, torch.zeros(5, 7))
+    mixed = text.interpolated(view_weights([0.0, 30.0, -135.0, 20.0], [0.0, 0.0, 0.0, 75.0], 60.0))
+    expected = torch.stack([views[0], views[0] * 2 / 3 + views[1] / 3, views[1] / 2 + views[2] / 2, views[3]])
+    torch.testing.assert_close(mixed, expected)
