@@ -42,21 +42,21 @@ BLENDER_SIDE_MAY_IMPORT = {"errors", "settings", "request", "events", "cameras"}
 
 # The rooms of the backend from left to right: a room may import what stands left of it …
 FLOW = (
-    *("errors", "settings", "request", "events", "files", "threads", "cameras", "toybox"),
+    *("errors", "settings", "request", "events", "files", "threads", "cameras"),
     *("field", "rendering", "guidance", "meshing"),
-    *("schedules", "health", "checkpoint", "optimize", "job"),
+    *("schedules", "health", "checkpoint", "optimize", "job", "toybox"),
 )
 # … but for these, which do not know each other.
 STRANGERS = {
-    "toybox": {"events", "files"},
-    "field": {"events", "cameras", "toybox"},
-    "rendering": {"events", "toybox"},
+    "field": {"events", "cameras"},
+    "rendering": {"events"},
     "guidance": {"events", "field", "rendering"},
-    "meshing": {"events", "guidance", "toybox"},
-    "schedules": {"field", "rendering", "guidance", "meshing", "toybox"},
-    "health": {"guidance", "meshing", "toybox"},
-    "checkpoint": {"guidance", "meshing", "toybox"},
-    "optimize": {"meshing", "toybox"},
+    "meshing": {"events", "guidance"},
+    "schedules": {"field", "rendering", "guidance", "meshing"},
+    "health": {"guidance", "meshing"},
+    "checkpoint": {"guidance", "meshing"},
+    "optimize": {"meshing"},
+    "toybox": {"events", "field", "rendering", "schedules", "health", "checkpoint", "optimize", "job"},
 }
 WAYS_IN = {"worker", "cli", "__main__"}
 STANDARD_LIBRARY_ONLY = {"errors", "settings", "request", "events", "files"}
