@@ -44,7 +44,9 @@ class _Weights(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]: once_differentiable hides the name ctx
+        ctx: Any, *gradients: Tensor
+    ) -> tuple[Tensor | None, ...]:
         weights, behind, widths, offsets = ctx.saved_tensors
         gradient = gradients[0].contiguous()
         if (kernels := kernels_for(weights.device)) is not None:
@@ -64,7 +66,9 @@ class _Accumulate(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]: once_differentiable hides the name ctx
+        ctx: Any, *gradients: Tensor
+    ) -> tuple[Tensor | None, ...]:
         weights, values, offsets = ctx.saved_tensors
         gradient = gradients[0].contiguous()
         if (kernels := kernels_for(values.device)) is not None:

@@ -115,7 +115,8 @@ def _march_compiled(
     offsets = np.zeros(len(counts) + 1, np.int64)
     np.cumsum(counts, out=offsets[1:])
     packed = kernels.pack_samples(origins, directions, near_, length_, kept, offsets, width, *noise)
-    return Samples(*map(torch.from_numpy, packed), torch.from_numpy(offsets))
+    positions, distances, widths, owners = map(torch.from_numpy, packed)
+    return Samples(positions, distances, widths, owners, torch.from_numpy(offsets))
 
 
 def _march_torch(
