@@ -1,7 +1,7 @@
 """Make the project's virtual environments from its lock files. Standard library only.
 
 ``python wheels/environments.py make backend dev bpy`` makes what is missing and leaves what is up to date; interrupted,
-it goes on where it stopped. ``python wheels/environments.py run SCRIPT -- …`` makes what it needs and runs a script in a
+it goes on where it stopped. ``python wheels/environments.py run SCRIPT -- …`` makes what it needs and runs a script in
 headless Blender: the Blender on PATH if it is new enough, else Blender as a Python module.
 """
 
@@ -178,7 +178,7 @@ def _install(interpreter: str, python: Path, lock: Path) -> None:
     pip = [str(python), "-m", "pip"]
     if subprocess.run([*pip, "--version"], capture_output=True, check=False).returncode:
         pip = [interpreter, "-m", "pip", "--python", str(python)]
-    quiet = [] if sys.stderr.isatty() else ["--quiet"]
+    quiet = [] if sys.stderr.isatty() else ["--quiet", "--quiet"]  # warnings too, errors not
     options = ["--disable-pip-version-check", "--no-input", *quiet]
     result = subprocess.run([*pip, "install", *options, "--requirement", str(lock)], stdout=sys.stderr, check=False)
     if result.returncode:
