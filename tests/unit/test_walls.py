@@ -87,10 +87,9 @@ def imports(path: str, source: str) -> Iterator[Import]:
                 yield Import(node.lineno, (*base, name.name), relative=node.level > 0)
         elif isinstance(node, ast.Call):
             function = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            argument = node.args[0] if node.args else None
-            named = isinstance(argument, ast.Constant) and isinstance(argument.value, str)
-            if function in {"import_module", "__import__"} and named and not argument.value.startswith("."):
-                yield Import(node.lineno, tuple(argument.value.split(".")), relative=False)
+            argument = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else None
+            if function in {"import_module", "__import__"} and isinstance(argument, str) and argument[0] != ".":
+                yield Import(node.lineno, tuple(argument.split(".")), relative=False)
 
 
 def violations(files: Mapping[str, str]) -> list[str]:
