@@ -161,7 +161,7 @@ class Renderer:
             colour = sampled.albedo
         columns = [colour, samples.distances[:, None], torch.ones_like(samples.distances[:, None])]
         summed = accumulate(weights, torch.cat(columns if normal is None else [*columns, normal], -1), samples.offsets)
-        opacity = summed[:, 4]
+        opacity = summed[:, 4].clamp(max=1.0)  # rounding alone exceeds 1
         return _Rendered(
             colour=summed[:, :3],
             opacity=opacity,

@@ -1,0 +1,352 @@
+"""Pictures of spheres whose silhouette, depth, normals and shading are known in closed form."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from backend.cameras import CameraBatch, orbit_cameras, rays
+from backend.rendering import (
+    LearnedBackground,
+    OccupancyGrid,
+    Renderer,
+    RenderOutput,
+    Shading,
+    linear_to_srgb,
+    sample_light,
+    srgb_to_linear,
+)
+from backend.rendering import compiled as compiled_module
+from backend.rendering import renderer as renderer_module
+from backend.rendering.composite import transmittance_weights
+from backend.rendering.march import RayBundle, march
+
+BLACK = torch.zeros(3)
+
+
+@dataclass
+class Sample:
+    density: Tensor
+    albedo: Tensor
+
+
+class Ball(nn.Module):
+    """A sphere with a soft skin; counts what it is asked."""
+
+    def __init__(self, radius: float = 0.5, *, density: float = 300.0, sharpness: float = 100.0, center=(0, 0, 0)):
+        super().__init__()
+        self.radius = nn.Parameter(torch.tensor(radius))
+        self.colour = nn.Parameter(torch.tensor([0.8, 0.4, 0.1]))
+        self.turn = nn.Parameter(torch.tensor(1.0))
+        self.center = torch.tensor(center, dtype=torch.float32)
+        self.peak, self.sharpness = density, sharpness
+        self.queried: list[int] = []
+        self.normals_made = 0
+
+    def density(self, x: Tensor) -> Tensor:
+        return self.peak * torch.sigmoid(self.sharpness * (self.radius - (x - self.center).norm(dim=-1)))
+
+    def query(self, x: Tensor) -> Sample:
+        self.queried.append(len(x))
+        return Sample(self.density(x), self.colour.expand(len(x), 3))
+
+    def normal(self, x: Tensor) -> Tensor:
+        self.normals_made += len(x)
+        return nn.functional.normalize(x - self.center, dim=-1) * self.turn
+
+
+def stage(field: Ball, samples_per_ray: int = 128, resolution: int = 32) -> Renderer:
+    grid, rng = OccupancyGrid(resolution), np.random.default_rng(0)
+    for step in (0, 16, 32):
+        grid.update(field.density, step, rng)
+    return Renderer(field, grid, samples_per_ray)
+
+
+def picture(
+    renderer: Renderer, cameras: CameraBatch, side: int = 24, shading: Shading | None = None, **options
+) -> RenderOutput:
+    options = {"background": BLACK, "rng": None, **options}
+    return renderer.render(cameras, side, side, shading=shading or Shading(), **options)
+
+
+def hits(cameras: CameraBatch, side: int, radius: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Closed form: how near each ray passes the origin, the distance to the sphere, and the point hit."""
+    origins, directions = rays(cameras, side, side)
+    o, d = torch.from_numpy(origins)[:, None, None], torch.from_numpy(directions)
+    along = -(o * d).sum(-1)
+    miss = (o + along[..., None] * d).norm(dim=-1)
+    distance = along - (radius**2 - miss**2).clamp(min=0.0).sqrt()
+    return miss, distance, o + distance[..., None] * d
+
+
+def test_silhouette_and_depth() -> None:
+    cameras = orbit_cameras([0.0, 50.0], [0.0, 30.0], 3.0, 30.0)
+    out = picture(stage(Ball()), cameras)
+    miss, distance, _ = hits(cameras, 24, 0.5)
+    assert out.opacity[miss < 0.44].min() > 0.999
+    assert out.opacity[miss > 0.58].max() < 0.02
+    assert out.opacity.min() >= 0.0 and out.opacity.max() <= 1.0
+    inner = miss < 0.4
+    torch.testing.assert_close(out.depth[inner], distance[inner], atol=0.03, rtol=0.0)
+    assert torch.all(out.depth[miss > 0.7] == 0.0)
+    torch.testing.assert_close(
+        out.rgb[inner], torch.tensor([0.8, 0.4, 0.1]).expand(int(inner.sum()), 3), atol=1e-3, rtol=0
+    )
+
+
+def test_up_is_up_and_right_is_right() -> None:
+    out = picture(stage(Ball(0.2, center=(0.4, 0.0, 0.3))), orbit_cameras(0.0, 0.0, 3.0, 40.0))
+    rows, columns = (out.opacity[0] > 0.5).nonzero(as_tuple=True)
+    assert rows.max() < 12 <= columns.min()
+
+
+def test_normals_are_those_of_the_sphere() -> None:
+    cameras = orbit_cameras([0.0, -110.0], [10.0, 40.0], 3.0, 30.0)
+    out = picture(stage(Ball()), cameras, want_normals=True)
+    assert out.normal is not None
+    miss, _, point = hits(cameras, 24, 0.5)
+    inner = miss < 0.4
+    torch.testing.assert_close(out.normal[inner], (point / 0.5)[inner], atol=0.05, rtol=0.0)
+    coloured = picture(stage(Ball()), cameras, shading=Shading("normal"))
+    torch.testing.assert_close(coloured.rgb[inner], out.normal[inner] / 2 + 0.5, atol=2e-3, rtol=0.0)
+    assert picture(stage(Ball()), cameras).normal is None
+
+
+@pytest.mark.parametrize("mode", ["lambertian", "textureless"])
+def test_shading_is_lambert(mode) -> None:
+    cameras = orbit_cameras([0.0, 80.0], [0.0, 20.0], 3.0, 30.0)
+    light = torch.tensor([[2.0, -1.0, 1.5], [0.0, 0.0, 3.0]])
+    out = picture(stage(Ball()), cameras, shading=Shading(mode, light, ambient=0.2, diffuse=0.7))
+    miss, _, point = hits(cameras, 24, 0.5)
+    to_light = nn.functional.normalize(light[:, None, None] - point, dim=-1)
+    brightness = 0.2 + 0.7 * (to_light * point / 0.5).sum(-1).clamp(min=0.0)
+    albedo = torch.ones(3) if mode == "textureless" else torch.tensor([0.8, 0.4, 0.1])
+    inner = miss < 0.4
+    torch.testing.assert_close(out.rgb[inner], (brightness[..., None] * albedo)[inner], atol=0.03, rtol=0.0)
+    assert brightness[inner].min() == pytest.approx(0.2) and brightness[inner].max() > 0.7
+
+
+def test_no_light_means_light_at_the_camera() -> None:
+    cameras = orbit_cameras([15.0, 90.0], 30.0, 3.0, 30.0)
+    renderer = stage(Ball())
+    expected = picture(renderer, cameras, shading=Shading("lambertian", torch.from_numpy(cameras.position)))
+    torch.testing.assert_close(picture(renderer, cameras, shading=Shading("lambertian")).rgb, expected.rgb)
+
+
+def test_textureless_shapes_get_no_colour_gradient() -> None:
+    field = Ball()
+    renderer, cameras = stage(field), orbit_cameras(0.0, 0.0, 3.0, 30.0)
+    picture(renderer, cameras, shading=Shading("textureless")).rgb.mean().backward()
+    assert field.colour.grad is None and field.radius.grad is not None and field.radius.grad > 0
+    picture(renderer, cameras, shading=Shading("lambertian")).rgb.mean().backward()
+    assert field.colour.grad is not None and torch.all(field.colour.grad > 0)
+
+
+def test_backgrounds() -> None:
+    cameras = orbit_cameras([0.0, 90.0], 0.0, 3.0, 30.0)
+    renderer = stage(Ball())
+    black = picture(renderer, cameras)
+    colour = torch.tensor([0.1, 0.5, 0.9])
+    torch.testing.assert_close(
+        picture(renderer, cameras, background=colour).rgb, black.rgb + (1 - black.opacity)[..., None] * colour
+    )
+    sky = torch.rand(2, 24, 24, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    out = picture(renderer, cameras, background=sky)
+    torch.testing.assert_close(out.rgb, black.rgb + (1 - black.opacity)[..., None] * sky)
+    out.rgb.sum().backward()
+    torch.testing.assert_close(sky.grad, (1 - black.opacity.detach())[..., None].expand_as(sky))
+
+
+def test_an_empty_grid_shows_the_background_and_trains_on() -> None:
+    field = Ball()
+    renderer = Renderer(field, OccupancyGrid(8), 16)
+    renderer.occupancy.update(lambda x: torch.zeros(len(x)), 0, np.random.default_rng(0))
+    out = picture(renderer, orbit_cameras(0.0, 0.0, 3.0, 30.0), shading=Shading("lambertian"), background=torch.ones(3))
+    assert torch.all(out.rgb == 1.0) and torch.all(out.opacity == 0.0) and out.n_samples == 0
+    (out.rgb.sum() + out.orientation_loss + out.depth.sum()).backward()
+    assert field.radius.grad is None or field.radius.grad == 0.0
+
+
+def test_both_engines_give_the_same_picture_and_gradient() -> None:
+    cameras = orbit_cameras([0.0, 140.0], 20.0, 3.0, 40.0)
+    light = torch.tensor([[1.0, -2.0, 2.0], [0.0, 3.0, 1.0]])
+    results = []
+    for kernels in (compiled_module.kernels, None):
+        field = Ball(sharpness=20.0, density=30.0)
+        renderer = stage(field, 64)
+        with mock.patch.object(compiled_module, "kernels", kernels):
+            out = picture(renderer, cameras, shading=Shading("lambertian", light), rng=np.random.default_rng(4))
+            (out.rgb.square().sum() + out.depth.sum() + out.orientation_loss).backward()
+        assert out.normal is not None
+        results.append(
+            [out.rgb, out.depth, out.opacity, out.normal, out.orientation_loss, field.radius.grad, field.colour.grad]
+        )
+    assert compiled_module.kernels is not None
+    for one, two in zip(*results, strict=True):
+        torch.testing.assert_close(one, two, atol=2e-5, rtol=1e-4)
+
+
+@mock.patch.object(renderer_module, "NORMAL_WEIGHT", -1.0)  # what is unlit at one radius is lit at another
+def test_gradients_are_those_of_differences() -> None:
+    cameras = orbit_cameras(30.0, 10.0, 3.0, 30.0)
+    target = torch.rand(1, 24, 24, 3, generator=torch.Generator().manual_seed(0))
+
+    def loss(field: Ball) -> Tensor:
+        renderer = Renderer(field, OccupancyGrid(8), 64)
+        shading = Shading("lambertian", torch.tensor([[2.0, -2.0, 1.0]]))
+        return (picture(renderer, cameras, shading=shading).rgb - target).square().sum()
+
+    field = Ball(sharpness=20.0, density=20.0)
+    loss(field).backward()
+    assert field.radius.grad is not None and field.colour.grad is not None
+    with torch.no_grad():
+        high, low = loss(Ball(0.502, sharpness=20.0, density=20.0)), loss(Ball(0.498, sharpness=20.0, density=20.0))
+    assert field.radius.grad.item() == pytest.approx(float(high - low) / 0.004, rel=0.02)
+
+
+def test_normals_are_made_only_where_they_count() -> None:
+    cameras = orbit_cameras(30.0, 10.0, 3.0, 40.0)
+    shading = Shading("lambertian", torch.tensor([[3.0, -1.0, 1.0]]))
+    for field, share in ((Ball(), 0.5), (Ball(sharpness=8.0, density=10.0), 0.9)):
+        renderer = stage(field)
+        out = picture(renderer, cameras, shading=shading)
+        few, field.normals_made = field.normals_made, 0
+        with mock.patch.object(renderer_module, "NORMAL_WEIGHT", -1.0):
+            full = picture(renderer, cameras, shading=shading)
+        assert field.normals_made == full.n_samples and few < share * full.n_samples
+        assert (out.rgb - full.rgb).abs().max() < 0.015 and (out.rgb - full.rgb).abs().mean() < 5e-4
+        assert out.orientation_loss.item() == pytest.approx(full.orientation_loss.item(), rel=0.05, abs=2e-5)
+
+
+def test_orientation_loss_is_its_formula() -> None:
+    field = Ball(sharpness=10.0, density=10.0)
+    with torch.no_grad():
+        field.turn.fill_(-1.0)
+    renderer, cameras = stage(field, 32), orbit_cameras([0.0, 70.0], 10.0, 3.0, 40.0)
+    out = picture(renderer, cameras, side=10, want_normals=True)
+    origins, directions = rays(cameras, 10, 10)
+    bundle = RayBundle(torch.from_numpy(origins).repeat_interleave(100, 0), torch.from_numpy(directions).view(-1, 3))
+    samples = march(bundle, renderer.occupancy, 32, None)
+    weights = transmittance_weights(field.density(samples.positions), samples.widths, samples.offsets)
+    away = (field.normal(samples.positions) * bundle.directions[samples.rays]).sum(-1).clamp(min=0.0)
+    kept = weights > 1e-3
+    expected = (weights * away.square())[kept].sum() / 200
+    assert expected > 0.05
+    torch.testing.assert_close(out.orientation_loss, expected)
+    out.orientation_loss.backward()
+    assert field.radius.grad is None or field.radius.grad == 0.0, "the weights must get no gradient"
+    assert field.turn.grad is not None and field.turn.grad < 0.0
+
+    outward = picture(stage(Ball()), cameras, want_normals=True).orientation_loss
+    assert outward < 1e-3
+    assert picture(stage(Ball()), cameras).orientation_loss == 0.0
+
+
+def test_large_pictures_without_gradients_are_made_in_pieces() -> None:
+    field = Ball()
+    renderer, cameras = stage(field), orbit_cameras([0.0, 45.0], 20.0, 3.0, 35.0)
+    shading = Shading("lambertian", torch.tensor([[1.0, -3.0, 1.0]] * 2))
+    options = {"shading": shading, "background": torch.ones(3)}
+    whole = renderer.render(cameras, 40, 56, rng=np.random.default_rng(2), **options)
+    field.queried.clear()
+    with torch.no_grad(), mock.patch.object(renderer_module, "_CHUNK_SAMPLES", 128 * 500):
+        parts = renderer.render(cameras, 40, 56, rng=np.random.default_rng(2), **options)
+    assert len(field.queried) == math.ceil(2 * 40 * 56 / 500) and max(field.queried) <= 128 * 500
+    for name in ("rgb", "opacity", "depth", "normal", "orientation_loss"):
+        torch.testing.assert_close(getattr(parts, name), getattr(whole, name), atol=1e-6, rtol=1e-5)
+    assert parts.n_samples == whole.n_samples and not parts.rgb.requires_grad
+
+    field.queried.clear()
+    with torch.no_grad():
+        picture(renderer, cameras, side=256)
+    assert max(field.queried) <= 1 << 18
+
+
+def test_seeds_decide() -> None:
+    cameras = orbit_cameras(0.0, 0.0, 3.0, 30.0)
+    renderer = stage(Ball(), 32)
+    one, two, three = (picture(renderer, cameras, rng=np.random.default_rng(s)).rgb for s in (1, 1, 2))
+    assert torch.equal(one, two) and not torch.equal(one, three)
+    assert torch.equal(picture(renderer, cameras).rgb, picture(renderer, cameras).rgb)
+
+
+def test_a_batch_is_its_cameras() -> None:
+    cameras = orbit_cameras([0.0, 90.0, -120.0], [0.0, 20.0, 80.0], [2.0, 3.0, 4.0], [60.0, 40.0, 30.0])
+    light = torch.tensor([[2.0, 0, 0], [0, 2.0, 0], [0, 0, 2.0]])
+    renderer = stage(Ball(0.3, center=(0.2, 0.1, -0.3)))
+    together = picture(renderer, cameras, shading=Shading("lambertian", light))
+    for i in range(3):
+        alone = picture(renderer, cameras[i : i + 1], shading=Shading("lambertian", light[i : i + 1]))
+        torch.testing.assert_close(together.rgb[i], alone.rgb[0])
+        torch.testing.assert_close(together.depth[i], alone.depth[0])
+
+
+def test_a_camera_inside_the_ball_sees_what_is_ahead() -> None:
+    renderer = stage(Ball(0.2, center=(0.0, 0.6, 0.0)))
+    near = orbit_cameras(0.0, 0.0, 0.1, 40.0)
+    assert picture(renderer, near).opacity[0, 12, 12] > 0.99
+    assert picture(renderer, orbit_cameras(180.0, 0.0, 0.1, 40.0)).opacity.max() < 1e-3
+
+
+def test_lights() -> None:
+    count = 4000
+    cameras = orbit_cameras(np.full(count, 40.0), 25.0, 3.0, 40.0)
+    lights = sample_light(cameras, np.random.default_rng(0))
+    assert lights.shape == (count, 3) and lights.dtype == torch.float32
+    distance = lights.norm(dim=-1).double()
+    assert distance.min() >= 0.8 * 2.4 - 1e-5 and distance.max() <= 1.5 * 2.4 + 1e-5
+    assert distance.mean().item() == pytest.approx(1.15 * 2.4, rel=0.01)
+    # The law itself, in the paper's units, from another generator.
+    towards = torch.from_numpy(cameras.position / 3.0 * 1.25)
+    drawn = nn.functional.normalize(towards + torch.randn(count, 3, generator=torch.Generator().manual_seed(1)), dim=-1)
+    ours = (lights / lights.norm(dim=-1, keepdim=True) * towards / 1.25).sum(-1).sort().values
+    theirs = (drawn * towards / 1.25).sum(-1).sort().values
+    assert (ours - theirs).abs().max() < 0.08 and (ours - theirs).abs().mean() < 0.02
+    close = sample_light(orbit_cameras(np.zeros(500), 0.0, 1.05, 40.0), np.random.default_rng(0))
+    assert close.norm(dim=-1).min() > 1.15
+    assert torch.equal(lights, sample_light(cameras, np.random.default_rng(0)))
+
+
+def test_learned_background() -> None:
+    state = torch.random.get_rng_state()
+    sky, same, other = LearnedBackground("cpu", 3), LearnedBackground("cpu", 3), LearnedBackground("cpu", 4)
+    assert torch.equal(state, torch.random.get_rng_state()), "the global generator was used"
+    _, directions = rays(orbit_cameras([0.0, 180.0], 0.0, 3.0, 90.0), 8, 8)
+    looked = torch.from_numpy(directions)
+    colour = sky(looked)
+    assert colour.shape == (2, 8, 8, 3)
+    assert colour.min() > 0.3 and colour.max() < 0.7 and colour.std() > 1e-3
+    assert torch.equal(colour, same(looked)) and not torch.equal(colour, other(looked))
+    optimizer = torch.optim.Adam(sky.parameters(), lr=0.02)
+    target = torch.where(looked[..., 2:] > 0, torch.tensor([0.2, 0.4, 0.9]), torch.tensor([0.3, 0.2, 0.1]))
+    for _ in range(200):
+        optimizer.zero_grad()
+        loss = (sky(looked) - target).square().mean()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.01
+    assert set(sky.state_dict()) == {name for name, _ in sky.named_parameters()}
+
+
+def test_colour_spaces_at_known_values() -> None:
+    linear = torch.tensor([0.0, 0.0031308, 0.214041, 0.5, 1.0], dtype=torch.float64)
+    srgb = torch.tensor([0.0, 0.04045, 0.5, 0.735357, 1.0], dtype=torch.float64)
+    torch.testing.assert_close(linear_to_srgb(linear), srgb, atol=1e-5, rtol=0)
+    torch.testing.assert_close(srgb_to_linear(srgb), linear, atol=1e-5, rtol=0)
+
+
+@given(st.lists(st.floats(-0.25, 1.25, width=32), min_size=1, max_size=20))
+def test_colour_spaces_are_inverse_and_smooth(values: list[float]) -> None:
+    colour = torch.tensor([0.0, 1.0, 0.0031308, 0.04045, *values], requires_grad=True)
+    for there, back in ((linear_to_srgb, srgb_to_linear), (srgb_to_linear, linear_to_srgb)):
+        torch.testing.assert_close(back(there(colour)), colour, atol=2e-6, rtol=1e-5)
+        (slope,) = torch.autograd.grad(there(colour).sum(), colour)
+        assert torch.all(slope > 0.0) and torch.all(slope < 13.0)
