@@ -1,0 +1,125 @@
+"""The CPU engine: Numba kernels inside autograd functions, parallel over levels and blocks, the same on every run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from . import numba_kernels as kernels
+from .layout import GridLayout
+from .workers import run_shares, share_count
+
+_INLINE_POINTS = 1024
+"""Below this many points waking other threads costs more than it saves."""
+
+
+class NumbaEngine:
+    """See :class:`.engine.HashEngine`. CPU tensors only; kernels are compiled at the first call and kept on disk.
+
+    Encodings are features-first in memory: the transposed view of a contiguous [L·F, N].
+    """
+
+    name = "numba"
+
+    def __init__(self, layout: GridLayout) -> None:
+        self.layout = layout
+        self.smooth = layout.config.interpolation == "smoothstep"
+        self.features = (0,) * layout.config.n_features
+        self.scales = np.array([level.scale for level in layout.levels], np.float32)
+        self.shapes = np.array([(level.resolution, level.offset, level.size) for level in layout.levels], np.int64)
+        self.hashes = np.array([level.hashed for level in layout.levels], np.bool_)
+
+    def encode(self, x: Tensor, params: Tensor, levels: int) -> Tensor:
+        """Features [N, L·F]; see :class:`.engine.HashEngine`."""
+        return _Encode.apply(params, x, self, min(levels, self.layout.config.n_levels))
+
+    def encode_vjp(self, x: Tensor, params: Tensor, v: Tensor, levels: int) -> Tensor:
+        """Jᵀv [N, 3]; see :class:`.engine.HashEngine`."""
+        return _Pull.apply(params, v, x, self, min(levels, self.layout.config.n_levels))
+
+    def shares(self, points: int, pieces: int) -> int:
+        """Shares for a kernel over that many points that splits into that many pieces."""
+        return 1 if points < _INLINE_POINTS else share_count(pieces)
+
+
+def _array(tensor: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
+    return tensor.detach().to(torch.float32).contiguous().numpy()
+
+
+class _Encode(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, params: Tensor, x: Tensor, engine: NumbaEngine, levels: int) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.engine, ctx.levels = engine, levels
+        points, table = _array(x), _array(params)
+        out = torch.empty(engine.layout.n_outputs, len(points))
+        array = out.numpy()
+
+        def task(share: int, shares: int) -> None:
+            kernels.encode(
+                points, table, engine.scales, engine.shapes, engine.hashes, engine.smooth, array, levels,
+                engine.features, share, shares,
+            )  # fmt: skip
+
+        run_shares(task, engine.shares(len(points), len(engine.scales)))
+        return out.t()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
+        engine: NumbaEngine = ctx.engine
+        points, rows = _array(ctx.saved_tensors[0]), _array(grad_outputs[0].t())
+        out = torch.empty(engine.layout.n_params)
+        array = out.numpy()
+
+        def task(share: int, shares: int) -> None:
+            kernels.encode_backward(
+                points, array, engine.scales, engine.shapes, engine.hashes, engine.smooth, rows, ctx.levels,
+                engine.features, share, shares,
+            )  # fmt: skip
+
+        run_shares(task, engine.shares(len(points), max(1, ctx.levels)))
+        return out, None, None, None
+
+
+class _Pull(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, params: Tensor, v: Tensor, x: Tensor, engine: NumbaEngine, levels: int) -> Tensor:
+        ctx.save_for_backward(params, v, x)
+        ctx.engine, ctx.levels = engine, levels
+        points, table, rows = _array(x), _array(params), _array(v.t())
+        out = torch.empty(3, len(points))
+        array = out.numpy()
+        wanted = engine.shares(len(points), len(points) // 256)
+        block = min(kernels.BLOCK, -(-max(1, len(points)) // wanted))
+
+        def task(share: int, shares: int) -> None:
+            kernels.pull(
+                points, table, engine.scales, engine.shapes, engine.hashes, engine.smooth, rows, array, levels,
+                engine.features, block, share, shares,
+            )  # fmt: skip
+
+        run_shares(task, wanted)
+        return out.t()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
+        engine: NumbaEngine = ctx.engine
+        params, v, x = ctx.saved_tensors
+        points, table, rows, along = _array(x), _array(params), _array(v.t()), _array(grad_outputs[0].t())
+        out, pushed = torch.empty(engine.layout.n_params), torch.empty(engine.layout.n_outputs, len(points))
+        out_array, pushed_array = out.numpy(), pushed.numpy()
+
+        def task(share: int, shares: int) -> None:
+            kernels.pull_backward(
+                points, table, engine.scales, engine.shapes, engine.hashes, engine.smooth, rows, along, out_array,
+                pushed_array, ctx.levels, engine.features, share, shares,
+            )  # fmt: skip
+
+        run_shares(task, engine.shares(len(points), max(1, ctx.levels)))
+        return out, pushed.t(), None, None, None

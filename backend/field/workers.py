@@ -1,0 +1,74 @@
+"""Worker threads for CPU work that releases the GIL: single-threaded Numba kernels and single-threaded torch calls.
+
+Why not Numba's own threads: its workqueue layer aborts the process when two Python threads call parallel kernels, and
+an OpenMP layer beside torch's keeps two pools spinning on the same cores. Threads that sleep between tasks do neither.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+_lock = threading.Lock()
+_pools: dict[int, ThreadPoolExecutor] = {}
+
+
+def share_count(work_items: int) -> int:
+    """How many shares to split ``work_items`` equal pieces into: torch's thread count, at most one a piece."""
+    return max(1, min(torch.get_num_threads(), work_items))
+
+
+def run_shares(task: Callable[[int, int], object], shares: int) -> None:
+    """Call ``task(share, shares)`` for every share at once and wait for all; the first exception is raised again.
+
+    In the workers torch records no gradients and uses one thread. The split must not change any result: callers hand
+    whole levels or whole blocks to a share.
+    """
+    if shares <= 1:
+        with torch.no_grad():
+            task(0, 1)
+        return
+    pool = _pool(shares)
+    futures = [pool.submit(task, share, shares) for share in range(shares)]
+    errors = [future.exception() for future in futures]
+    for error in errors:
+        if error is not None:
+            raise error
+
+
+def _pool(size: int) -> ThreadPoolExecutor:
+    with _lock:
+        if size not in _pools:
+            _pools[size] = _start(size)
+        return _pools[size]
+
+
+def _start(size: int) -> ThreadPoolExecutor:
+    """Start all threads now: torch's thread count is a thread's own, but setting it also changes the default."""
+    threads = torch.get_num_threads()
+    ready = threading.Barrier(size + 1)
+
+    def prepare() -> None:
+        torch.set_num_threads(1)
+        torch.get_num_threads()  # a thread's first question settles its count, so ask before the default is restored
+        torch.set_grad_enabled(False)
+        ready.wait()
+
+    pool = ThreadPoolExecutor(size, thread_name_prefix="dreamlathe-field", initializer=prepare)
+    for _ in range(size):
+        pool.submit(_nothing)
+    ready.wait()
+    torch.set_num_threads(threads)
+    return pool
+
+
+def _nothing() -> None:
+    pass
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pools.clear)
