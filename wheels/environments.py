@@ -61,7 +61,7 @@ ENVIRONMENTS = {
         "backend-cpu-linux-py311.lock",
         "PyTorch, diffusers and the rest of the backend, about a minute",
         2.5,
-        "torch, diffusers, transformers, numba, skimage, xatlas, fast_simplification, trimesh, PIL",
+        "torch, numba, diffusers, transformers",
     ),
     "dev": Environment(
         "dev",
