@@ -28,7 +28,7 @@ def page() -> str:
     """The whole page, in Markdown."""
     if str(ROOT) not in sys.path:
         sys.path.insert(0, str(ROOT))
-    from backend import request  # noqa: PLC0415 - found only once the root is on the path
+    from backend import request
 
     nested = {
         item.name: kind
