@@ -101,7 +101,7 @@ class _Query(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         encoding, hidden, output, density, albedo = ctx.saved_tensors
         rows, to_density, to_colour = encoding.t(), grad_outputs[0], grad_outputs[1].t()
         (k, n), (o, m) = rows.shape, output.shape
@@ -143,7 +143,7 @@ class _Covector(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         alive, hidden, density = ctx.saved_tensors
         rows = grad_outputs[0].t()
         (h, k), n = hidden.shape, rows.shape[1]

@@ -70,7 +70,7 @@ class _Encode(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         engine: NumbaEngine = ctx.engine
         points, rows = _array(ctx.saved_tensors[0]), _array(grad_outputs[0].t())
         out = torch.empty(engine.layout.n_params)
@@ -108,7 +108,7 @@ class _Pull(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         engine: NumbaEngine = ctx.engine
         params, v, x = ctx.saved_tensors
         points, table, rows, along = _array(x), _array(params), _array(v.t()), _array(grad_outputs[0].t())
