@@ -1,0 +1,21 @@
+"""Dreamlathe: from a sentence to a textured mesh. Blender calls register and unregister; nothing else happens here."""
+
+from __future__ import annotations
+
+from . import operators, panels, preferences, properties
+from .bridge import command_line, supervisor
+
+MODULES = (preferences, properties, operators, panels, command_line)
+
+
+def register() -> None:
+    """Make everything known to Blender. Starts no process and no timer."""
+    for module in MODULES:
+        module.register()
+
+
+def unregister() -> None:
+    """End what runs and take everything back, in reverse order."""
+    supervisor.shutdown()
+    for module in reversed(MODULES):
+        module.unregister()

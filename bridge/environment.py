@@ -1,0 +1,141 @@
+"""Where the backend's Python is, the environment a worker gets, and the test of both. Knows nothing of Blender."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..backend.errors import SetupError
+
+VARIABLE = "DREAMLATHE_PYTHON"
+ROOT = Path(__file__).resolve().parent.parent
+"""The extension's folder; ``backend`` is imported from here."""
+
+_PROBE = """
+import json, platform, sys
+facts = {"python": platform.python_version()}
+try:
+    import torch, diffusers, transformers
+    facts.update(torch=torch.__version__, diffusers=diffusers.__version__, transformers=transformers.__version__)
+    facts["device"] = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "CPU"
+    import backend.request
+except Exception as error:
+    facts["error"] = f"{type(error).__name__}: {error}"
+print(json.dumps(facts))
+"""
+
+
+def find_python(chosen: str = "", root: Path = ROOT) -> Path:
+    """The backend's interpreter: the chosen one, else $DREAMLATHE_PYTHON, else a ``.venv`` beside the sources.
+
+    Raises SetupError when there is none, or when the named one does not exist.
+    """
+    for name, where in ((chosen, "the preferences"), (os.environ.get(VARIABLE, ""), f"${VARIABLE}")):
+        if name.strip():
+            python = Path(name.strip()).expanduser()
+            if not python.is_file():
+                raise SetupError(f"There is no Python at {python}.", f"Correct the path in {where}.")
+            return python.absolute()  # not resolved: a virtual environment is known by the link's place
+    local = root / ".venv" / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+    if local.is_file():
+        return local
+    raise SetupError(
+        "The Python of the backend is not known.",
+        f"Choose it in the extension's preferences, or set {VARIABLE} to it.",
+    )
+
+
+def worker_environment(caches: Path | None = None, online: bool = True, root: Path = ROOT) -> dict[str, str]:
+    """The environment of a worker: Blender's, without its Python's settings, so that ``backend`` imports top-level.
+
+    With ``caches``, compiled files go there and not beside the sources. Offline, no model is ever downloaded.
+    """
+    dropped = {"PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONSAFEPATH", "PYTHONEXECUTABLE", "__PYVENV_LAUNCHER__"}
+    environment = {name: value for name, value in os.environ.items() if name not in dropped}
+    environment |= {"PYTHONPATH": str(root), "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
+    if caches is not None:
+        environment |= {"PYTHONPYCACHEPREFIX": str(caches / "python"), "NUMBA_CACHE_DIR": str(caches / "numba")}
+    if not online:
+        environment["HF_HUB_OFFLINE"] = "1"
+    return environment
+
+
+def worker_command(python: Path) -> list[str]:
+    """How a worker is started, in the folder :data:`ROOT`."""
+    return [str(python), "-m", "backend", "worker"]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a test of the environment found."""
+
+    python: str
+    torch: str
+    diffusers: str
+    transformers: str
+    device: str
+
+    @property
+    def text(self) -> str:
+        """One line."""
+        return f"Python {self.python}, torch {self.torch}, diffusers {self.diffusers}, on {self.device}"
+
+
+class Probe:
+    """A test of an interpreter, stepped like a job: :meth:`step` until it is False, then :meth:`facts`."""
+
+    def __init__(self, python: Path, environment: Mapping[str, str], root: Path = ROOT, timeout: float = 120.0) -> None:
+        self._python = python
+        self._deadline = time.monotonic() + timeout
+        try:
+            self._process = subprocess.Popen(
+                [str(python), "-c", _PROBE],
+                cwd=root,
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            )
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise SetupError(f"{python} does not start ({reason}).", "Choose another Python.") from None
+
+    def step(self) -> bool:
+        """True while it runs."""
+        if time.monotonic() > self._deadline:
+            self._process.kill()
+            self._process.wait()
+        return self._process.poll() is None
+
+    def kill(self) -> None:
+        """End it now."""
+        self._process.kill()
+        self._process.communicate()
+
+    def facts(self) -> Facts:
+        """What was found; SetupError when something is missing. To be called once, after the last step."""
+        output, _ = self._process.communicate()
+        try:
+            found = json.loads(output.decode("utf-8", "replace").splitlines()[-1])
+        except (IndexError, ValueError):
+            code = self._process.returncode
+            raise SetupError(f"{self._python} is not a working Python (exit code {code}).", "Choose another.") from None
+        if "error" in found:
+            raise SetupError(
+                f"The backend's Python lacks something ({found['error']}).",
+                "Install the project's locked requirements into it, or choose another Python.",
+            )
+        return Facts(**found)
+
+
+def run(probe: Probe, interval: float = 0.05) -> Facts:
+    """Step a probe to its end."""
+    while probe.step():
+        time.sleep(interval)
+    return probe.facts()

@@ -1,0 +1,18 @@
+"""What a person sees, one panel a file. Panels draw and never work."""
+
+from __future__ import annotations
+
+from ..bridge.blender import register_classes, unregister_classes
+from . import cameras, job, mesh, prompt, quality
+
+CLASSES = (*prompt.CLASSES, *cameras.CLASSES, *quality.CLASSES, *mesh.CLASSES, *job.CLASSES)
+
+
+def register() -> None:
+    """Register every panel, in the order they are shown."""
+    register_classes(CLASSES)
+
+
+def unregister() -> None:
+    """Take them back."""
+    unregister_classes(CLASSES)
