@@ -5,8 +5,9 @@ from __future__ import annotations
 from .background import LearnedBackground
 from .colour import linear_to_srgb, srgb_to_linear
 from .occupancy import OccupancyGrid
-from .renderer import RadianceField, Renderer, RenderOutput
+from .renderer import Renderer, RenderOutput
 from .shading import Shading, ShadingMode, sample_light
+from .termination import RadianceField
 
 __all__ = [
     "LearnedBackground",

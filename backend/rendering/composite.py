@@ -22,6 +22,16 @@ def transmittance_weights(density: Tensor, widths: Tensor, offsets: Tensor) -> T
     return _apply(_Weights, density, widths, offsets)
 
 
+@torch.no_grad()
+def depth_before(density: Tensor, widths: Tensor, offsets: Tensor) -> Tensor:
+    """Optical depth [N] that each ray has gathered before each of its samples; no gradient."""
+    if (kernels := kernels_for(density.device)) is not None:
+        return torch.from_numpy(kernels.depth_before(density.numpy(), widths.numpy(), offsets.numpy()))
+    padding = _Padding(offsets)
+    through = padding.spread(density * widths).cumsum(1)
+    return padding.gather(torch.nn.functional.pad(through, (1, 0))[:, :-1])
+
+
 def accumulate(weights: Tensor, values: Tensor, offsets: Tensor) -> Tensor:
     """Sums [R, C] over each ray of weights [N] times values [N, C]; differentiable with respect to both."""
     return _apply(_Accumulate, weights, values, offsets)

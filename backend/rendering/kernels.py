@@ -137,6 +137,18 @@ def pack_samples(
 
 
 @njit(cache=True, nogil=True)
+def depth_before(density: Any, widths: Any, offsets: Any) -> Any:
+    """Σ_{j<i} σ_j δ_j."""
+    result = np.empty_like(density)
+    for r in range(offsets.shape[0] - 1):
+        depth = 0.0
+        for i in range(offsets[r], offsets[r + 1]):
+            result[i] = depth
+            depth += density[i] * widths[i]
+    return result
+
+
+@njit(cache=True, nogil=True)
 def weights_forward(density: Any, widths: Any, offsets: Any) -> Any:
     """w_i = T_i (1 − exp(−σ_i δ_i)), and T just behind each sample."""
     weights = np.empty_like(density)

@@ -29,6 +29,8 @@ class OccupancyGrid(nn.Module):
     """[R, R, R] float32, x, y, z order."""
     binary: Tensor
     """[R, R, R] bool: occupied. All of the ball before the first update."""
+    core: Tensor
+    """[R, R, R] float32: least density of a cell and its face neighbours, so 0 along surfaces."""
     ball: Tensor
     """[R, R, R] bool: cells that touch the unit ball; no others are ever occupied."""
     blocks: Tensor
@@ -57,6 +59,7 @@ class OccupancyGrid(nn.Module):
             nearest[resolution // 2] = 0.0
         ball = nearest[:, None, None] + nearest[:, None] + nearest <= 1.0
         self.register_buffer("density", torch.zeros((resolution,) * 3, device=device))
+        self.register_buffer("core", torch.zeros_like(self.density))
         self.register_buffer("binary", ball.clone())
         self.register_buffer("blocks", _blocks(ball))
         self.register_buffer("ball", ball, persistent=False)
@@ -68,9 +71,16 @@ class OccupancyGrid(nn.Module):
 
     def contains(self, positions: Tensor) -> Tensor:
         """Whether positions [..., 3] in [−1, 1]³ lie in occupied cells: [...] bool."""
+        return self.binary.view(-1)[self._cell(positions)]
+
+    def core_density(self, positions: Tensor) -> Tensor:
+        """A cautious guess at the densities [...] at positions [..., 3]: that of the core."""
+        return self.core.view(-1)[self._cell(positions)]
+
+    def _cell(self, positions: Tensor) -> Tensor:
+        """Flat indices of the cells."""
         cell = ((positions + 1.0) * (self.resolution * 0.5)).to(torch.int64).clamp(0, self.resolution - 1)
-        flat = (cell[..., 0] * self.resolution + cell[..., 1]) * self.resolution + cell[..., 2]
-        return self.binary.reshape(-1)[flat]
+        return (cell[..., 0] * self.resolution + cell[..., 1]) * self.resolution + cell[..., 2]
 
     @torch.no_grad()
     def update(self, density_fn: Callable[[Tensor], Tensor], step: int, rng: np.random.Generator) -> None:
@@ -91,7 +101,8 @@ class OccupancyGrid(nn.Module):
         flat[cells] = torch.maximum(flat[cells], values)
         mean = self.density[self.ball].mean()
         occupied = (self.density >= mean.clamp(max=self.max_threshold)) & (self.density > 0.0)
-        self.binary.copy_(_grow(occupied) & self.ball)
+        self.core.copy_(_spread(self.density, torch.minimum))
+        self.binary.copy_(_spread(occupied, torch.logical_or) & self.ball)
         self.blocks.copy_(_blocks(self.binary))
 
     def _cells_to_visit(self, step: int, seed: int) -> Tensor:
@@ -111,14 +122,15 @@ class OccupancyGrid(nn.Module):
         return density_fn((corner + uniform(counter, seed)) * (2.0 / resolution) - 1.0)
 
 
-def _grow(occupied: Tensor) -> Tensor:
-    """The cells and their face neighbours."""
-    grown = occupied.clone()
+def _spread(cells: Tensor, combine: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Each cell combined with its face neighbours."""
+    result = cells.clone()
     for axis in range(3):
-        length = occupied.shape[axis] - 1
-        grown.narrow(axis, 0, length).logical_or_(occupied.narrow(axis, 1, length))
-        grown.narrow(axis, 1, length).logical_or_(occupied.narrow(axis, 0, length))
-    return grown
+        length = cells.shape[axis] - 1
+        for here, there in ((0, 1), (1, 0)):
+            view = result.narrow(axis, here, length)
+            view.copy_(combine(view, cells.narrow(axis, there, length)))
+    return result
 
 
 def _blocks(cells: Tensor) -> Tensor:

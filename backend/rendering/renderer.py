@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from .march import RayBundle, Samples, march
 from .occupancy import OccupancyGrid
 from .randomness import draw_seed
 from .shading import Shading, lambert, unlit
+from .termination import RadianceField, query_visible
 
 NORMAL_WEIGHT = 1e-3
 """Samples of smaller weight get no normal."""
@@ -23,36 +23,6 @@ _CHUNK_SAMPLES = 1 << 18
 """Most samples at once without gradients."""
 _FAINT = 1e-3
 """Opacity below which a depth fades to 0."""
-
-
-class Sampled(Protocol):
-    """What a field knows of N points."""
-
-    @property
-    def density(self) -> Tensor:
-        """[N], per unit of length."""
-        ...
-
-    @property
-    def albedo(self) -> Tensor:
-        """[N, 3], linear, in [0, 1]."""
-        ...
-
-
-class RadianceField(Protocol):
-    """What the renderer needs of a field."""
-
-    def density(self, x: Tensor) -> Tensor:
-        """Density [N] at points [N, 3] of [−1, 1]³."""
-        ...
-
-    def query(self, x: Tensor) -> Sampled:
-        """Density and albedo."""
-        ...
-
-    def normal(self, x: Tensor) -> Tensor:
-        """Unit outward normals [N, 3]."""
-        ...
 
 
 @dataclass
@@ -71,7 +41,7 @@ class RenderOutput:
     """Scalar: Σ w · max(0, n·d)² of each ray, mean over rays, no gradient through w (Ref-NeRF, Eq. 11); 0 without
     normals."""
     n_samples: int
-    """Samples that were shaded."""
+    """Samples that were composed; those behind opaque matter are not counted."""
 
 
 @dataclass
@@ -146,19 +116,19 @@ class Renderer:
         self, bundle: RayBundle, light: Tensor, shading: Shading, seed: int | None, normals: bool
     ) -> _Rendered:
         samples = march(bundle, self.occupancy, self.samples_per_ray, seed)
-        sampled = self.field.query(samples.positions)
-        weights = transmittance_weights(sampled.density, samples.widths, samples.offsets)
+        samples, density, albedo = query_visible(self.field, self.occupancy, samples)
+        weights = transmittance_weights(density, samples.widths, samples.offsets)
         orientation = weights.new_zeros(())
         normal: Tensor | None = None
         if normals:
             seen = (weights.detach() > NORMAL_WEIGHT).nonzero()[:, 0]
             normal = self.field.normal(samples.positions[seen])
-            colour = _shade(sampled.albedo, samples, light, shading, seen, normal)
+            colour = _shade(albedo, samples, light, shading, seen, normal)
             away = (normal * bundle.directions[samples.rays[seen]]).sum(-1).clamp(min=0.0)
             orientation = (weights.detach()[seen] * away.square()).sum()
             normal = torch.zeros_like(samples.positions).index_copy(0, seen, normal)
         else:
-            colour = sampled.albedo
+            colour = albedo
         columns = [colour, samples.distances[:, None], torch.ones_like(samples.distances[:, None])]
         summed = accumulate(weights, torch.cat(columns if normal is None else [*columns, normal], -1), samples.offsets)
         opacity = summed[:, 4].clamp(max=1.0)  # rounding alone exceeds 1

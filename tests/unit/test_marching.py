@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from unittest import mock
 
 import numpy as np
@@ -19,6 +20,15 @@ from backend.rendering.composite import accumulate, transmittance_weights
 from backend.rendering.march import RayBundle, Samples, ball_span, march
 
 BOTH = pytest.mark.parametrize("engine", ["kernels", "torch"])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """These tensors are small: a second thread only waits, and on a busy machine waits long."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def run(engine: str, function, *arguments):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,15 @@ from torch import Tensor
 
 from backend.rendering import OccupancyGrid
 from backend.rendering.randomness import uniform
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """These tensors are small: a second thread only waits, and on a busy machine waits long."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def sphere(radius: float, density: float = 100.0):
@@ -141,12 +152,23 @@ def test_state_goes_into_a_checkpoint_and_back() -> None:
     grid.update(sphere(0.4), 0, rng)
     other = OccupancyGrid(15)
     other.load_state_dict({name: value.clone() for name, value in grid.state_dict().items()})
-    for name in ("density", "binary", "blocks"):
+    for name in ("density", "core", "binary", "blocks"):
         assert torch.equal(getattr(grid, name), getattr(other, name))
     ours, theirs = np.random.default_rng(1), np.random.default_rng(1)
     grid.update(sphere(0.6), 304, ours)
     other.update(sphere(0.6), 304, theirs)
     assert torch.equal(grid.density, other.density) and torch.equal(grid.blocks, other.blocks)
+
+
+def test_the_core_is_the_least_of_the_neighbours() -> None:
+    grid = trained(lambda x: torch.rand(len(x), generator=torch.Generator().manual_seed(0)) + 1.0, 8, 1)
+    padded = np.pad(grid.density.numpy(), 1, constant_values=np.inf)
+    around = [padded[1:-1, 1:-1, 1:-1]]
+    for axis in range(3):
+        around += [np.roll(padded, shift, axis)[1:-1, 1:-1, 1:-1] for shift in (-1, 1)]
+    np.testing.assert_array_equal(grid.core.numpy(), np.min(around, axis=0))
+    inside = torch.tensor([[0.01, 0.02, 0.03]])
+    assert grid.core_density(inside).item() == grid.core[4, 4, 4].item()
 
 
 @pytest.mark.parametrize("resolution", [15, 16])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from unittest import mock
 
@@ -13,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from backend.cameras import CameraBatch, orbit_cameras, rays
+from backend.cameras import CameraBatch, orbit_cameras, rays, sample_orbit
+from backend.field import build_field
 from backend.rendering import (
     LearnedBackground,
     OccupancyGrid,
@@ -26,10 +28,22 @@ from backend.rendering import (
 )
 from backend.rendering import compiled as compiled_module
 from backend.rendering import renderer as renderer_module
+from backend.rendering import termination as termination_module
 from backend.rendering.composite import transmittance_weights
 from backend.rendering.march import RayBundle, march
+from backend.request import OptimizeSettings, OrbitRig
 
 BLACK = torch.zeros(3)
+BOTH = pytest.mark.parametrize("kernels", [True, False], ids=["kernels", "torch"])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """These tensors are small: a second thread only waits, and on a busy machine waits long."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @dataclass
@@ -212,6 +226,47 @@ def test_gradients_are_those_of_differences() -> None:
     assert field.radius.grad.item() == pytest.approx(float(high - low) / 0.004, rel=0.02)
 
 
+@BOTH
+def test_early_termination_changes_nothing_that_is_seen(kernels: bool) -> None:
+    cameras = orbit_cameras([0.0, 100.0], [10.0, 50.0], 3.0, 30.0)
+    for density in (300.0, 20.0):
+        field = Ball(0.6, density=density)
+        renderer = stage(field)
+        results = []
+        for opaque in (1e30, termination_module.OPAQUE):
+            field.zero_grad()
+            with (
+                mock.patch.object(termination_module, "OPAQUE", opaque),
+                mock.patch.object(compiled_module, "kernels", compiled_module.kernels if kernels else None),
+            ):
+                out = picture(renderer, cameras, rng=np.random.default_rng(0), want_normals=True)
+                out.rgb.square().sum().backward()
+            assert out.normal is not None and field.radius.grad is not None
+            results.append((out.rgb, out.depth, out.normal, field.radius.grad.clone(), out.n_samples))
+        whole, short = results
+        torch.testing.assert_close(short[0], whole[0], atol=2e-4, rtol=0.0)
+        torch.testing.assert_close(short[1], whole[1], atol=1e-3, rtol=0.0)
+        torch.testing.assert_close(short[2], whole[2], atol=2e-4, rtol=0.0)
+        torch.testing.assert_close(short[3], whole[3], atol=1e-3, rtol=1e-3)
+        assert short[4] < whole[4] * (0.5 if density > 100.0 else 0.9)
+
+
+def test_a_stale_grid_hides_nothing() -> None:
+    """The grid believes in opaque matter where there is none any more: what is behind must still be seen."""
+    field = Ball(0.3, center=(0.0, 0.3, 0.0))
+    renderer, cameras = stage(field), orbit_cameras([0.0, 60.0], 10.0, 3.0, 40.0)
+    renderer.occupancy.binary.copy_(renderer.occupancy.ball)
+    renderer.occupancy.blocks.fill_(True)
+    expected = picture(renderer, cameras, want_normals=True)
+    renderer.occupancy.core.fill_(1e4)
+    out = picture(renderer, cameras, want_normals=True)
+    assert expected.opacity.max() > 0.99
+    torch.testing.assert_close(out.rgb, expected.rgb, atol=2e-4, rtol=0.0)
+    torch.testing.assert_close(out.depth, expected.depth, atol=1e-3, rtol=0.0)
+    assert out.normal is not None and expected.normal is not None
+    torch.testing.assert_close(out.normal, expected.normal, atol=2e-4, rtol=0.0)
+
+
 def test_normals_are_made_only_where_they_count() -> None:
     cameras = orbit_cameras(30.0, 10.0, 3.0, 40.0)
     shading = Shading("lambertian", torch.tensor([[3.0, -1.0, 1.0]]))
@@ -222,8 +277,8 @@ def test_normals_are_made_only_where_they_count() -> None:
         with mock.patch.object(renderer_module, "NORMAL_WEIGHT", -1.0):
             full = picture(renderer, cameras, shading=shading)
         assert field.normals_made == full.n_samples and few < share * full.n_samples
-        assert (out.rgb - full.rgb).abs().max() < 0.015 and (out.rgb - full.rgb).abs().mean() < 5e-4
-        assert out.orientation_loss.item() == pytest.approx(full.orientation_loss.item(), rel=0.05, abs=2e-5)
+        assert (out.rgb - full.rgb).abs().max() < 0.015 and (out.rgb - full.rgb).abs().mean() < 1e-3
+        assert out.orientation_loss.item() == pytest.approx(full.orientation_loss.item(), rel=0.2, abs=2e-5)
 
 
 def test_orientation_loss_is_its_formula() -> None:
@@ -259,7 +314,7 @@ def test_large_pictures_without_gradients_are_made_in_pieces() -> None:
     field.queried.clear()
     with torch.no_grad(), mock.patch.object(renderer_module, "_CHUNK_SAMPLES", 128 * 500):
         parts = renderer.render(cameras, 40, 56, rng=np.random.default_rng(2), **options)
-    assert len(field.queried) == math.ceil(2 * 40 * 56 / 500) and max(field.queried) <= 128 * 500
+    assert len(field.queried) >= math.ceil(2 * 40 * 56 / 500) and max(field.queried) <= 128 * 500
     for name in ("rgb", "opacity", "depth", "normal", "orientation_loss"):
         torch.testing.assert_close(getattr(parts, name), getattr(whole, name), atol=1e-6, rtol=1e-5)
     assert parts.n_samples == whole.n_samples and not parts.rgb.requires_grad
@@ -294,6 +349,35 @@ def test_a_camera_inside_the_ball_sees_what_is_ahead() -> None:
     near = orbit_cameras(0.0, 0.0, 0.1, 40.0)
     assert picture(renderer, near).opacity[0, 12, 12] > 0.99
     assert picture(renderer, orbit_cameras(180.0, 0.0, 0.1, 40.0)).opacity.max() < 1e-3
+
+
+@BOTH
+def test_the_hash_grid_field_renders_and_learns(kernels: bool) -> None:
+    """A few steps towards a red ball: loss falls, gradients are finite, and an empty grid is no accident."""
+    settings = OptimizeSettings(grid_levels=4, grid_log2_size=10, grid_finest=32, engine="torch")
+    field = build_field(settings, torch.device("cpu"), 0)
+    renderer = Renderer(field, OccupancyGrid(16), 32)
+    rng = np.random.default_rng(0)
+    optimizer = torch.optim.Adam(field.parameter_groups(0.02))
+    losses: list[float] = []
+    with mock.patch.object(compiled_module, "kernels", compiled_module.kernels if kernels else None):
+        for step in range(40):
+            renderer.occupancy.update(field.density, step, rng)
+            cameras = sample_orbit(OrbitRig(), 1, rng)
+            inside = (hits(cameras, 16, 0.75)[0] < 0.75).float()
+            out = picture(renderer, cameras, 16, Shading("lambertian", sample_light(cameras, rng)), rng=rng)
+            loss = (out.opacity - inside).square().mean() + (out.rgb[..., 1:]).square().mean()
+            optimizer.zero_grad()
+            (loss + 0.01 * out.orientation_loss).backward()
+            assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in field.parameters())
+            optimizer.step()
+            losses.append(loss.item())
+        assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
+        renderer.occupancy.binary.zero_()
+        renderer.occupancy.blocks.zero_()
+        nothing = picture(renderer, cameras, 8, Shading("lambertian"), background=torch.ones(3))
+        (nothing.rgb.sum() + nothing.orientation_loss).backward()
+        assert nothing.n_samples == 0 and torch.all(nothing.rgb == 1.0)
 
 
 def test_lights() -> None:
