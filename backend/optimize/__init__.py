@@ -1,0 +1,7 @@
+"""The optimization of a field by a guidance: the loop, what changes in it, and pictures of it."""
+
+from __future__ import annotations
+
+from .loop import optimize
+
+__all__ = ["optimize"]

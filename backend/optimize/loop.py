@@ -1,0 +1,251 @@
+"""The loop: render, ask the guidance, step the field. Checkpoints, health and the one restart are here as well.
+
+A run is a function of its request: one killed at any step and resumed goes on to the same result, bit for bit on a CPU.
+Where a field dies (see :mod:`..health`), the run starts again once, at half the learning rate and with generators
+seeded anew: after NaN from the last regular checkpoint, because the field was still good; after a vanished or exploded
+field from the beginning, because checkpoints on the way there lead there again, and after a vanished one without the
+losses that thin the field. Only regular checkpoints (at fixed steps) count for this, so that where a person stopped the
+run does not change the result. If the restarted run dies too, DivergedError says so.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import schedules
+from ..cameras import CameraBatch, rays, sample_fixed, sample_orbit
+from ..checkpoint import CheckpointStore
+from ..errors import Cancelled, DivergedError
+from ..events import Event, Message, Preview, Progress
+from ..field import Field
+from ..files import write_atomically
+from ..guidance import Guidance, GuidanceResult
+from ..health import Unhealthy, check_number, check_parameters, look, shell_is_full
+from ..rendering import OccupancyGrid, Renderer, RenderOutput, Shading, linear_to_srgb, sample_light, srgb_to_linear
+from ..request import OptimizeSettings, Request
+from .preview import preview_cameras, preview_png, render_preview
+from .state import RunState
+
+MAX_RESTARTS = 1
+_CHECK_PARAMETERS_EVERY = 10
+_REPORT_SECONDS = 0.2
+
+
+def optimize(
+    request: Request,
+    folder: Path,
+    guidance: Guidance,
+    device: torch.device,
+    report: Callable[[Event], None],
+    should_stop: Callable[[], bool],
+) -> tuple[Field, OccupancyGrid, dict[str, Any]]:
+    """Optimize a field for a request, going on from the checkpoint in ``folder`` if there is one.
+
+    Returns the field, its occupancy and numbers for metrics.json. ``should_stop`` is asked before each step. Raises
+    Cancelled when it says so (after a checkpoint), DivergedError, and OutputError if the folder cannot be written or
+    holds another request's checkpoint.
+    """
+    loop = _Loop(request, folder, guidance, device, report)
+    while True:
+        try:
+            loop.run(should_stop)
+            return loop.state.field, loop.state.occupancy, loop.state.metrics()
+        except Unhealthy as error:
+            loop.recover(error)
+
+
+class _Loop:
+    def __init__(
+        self, request: Request, folder: Path, guidance: Guidance, device: torch.device, report: Callable[[Event], None]
+    ) -> None:
+        self.request = request
+        self.settings = request.optimize
+        self.folder = folder
+        self.guidance = guidance
+        self.device = device
+        self.report = report
+        self.store = CheckpointStore(folder, request.digest())
+        self.saved_at = -1
+        self.seconds_a_step = 0.0
+        self.reported = 0.0
+        self._adopt(RunState.fresh(request, device))
+        self._resume()
+
+    def run(self, should_stop: Callable[[], bool]) -> None:
+        """Step to the end; raises Unhealthy."""
+        tally, settings = self.state.tally, self.settings
+        while tally.step < settings.iterations:
+            if should_stop():
+                self._save(regular=False)
+                raise Cancelled(
+                    f"Stopped after step {tally.step}.", "The same request in the same folder goes on from it."
+                )
+            started = time.perf_counter()
+            self._step(tally.step)
+            tally.step += 1
+            self._time(time.perf_counter() - started)
+            at_end = tally.step == settings.iterations
+            if at_end or tally.step % settings.preview_every == 0:
+                self._preview()
+            if at_end:
+                self._check_result()
+            if at_end or tally.step % settings.checkpoint_every == 0:
+                self._save(regular=True)
+
+    def recover(self, error: Unhealthy) -> None:
+        """Start again, once, from a safe state; raises DivergedError the second time."""
+        tally = self.state.tally
+        if tally.restarts >= MAX_RESTARTS:
+            raise DivergedError(
+                f"{error} It was the second time, at step {tally.step}; the first: {tally.reason}.",
+                "Lower the learning rate or the guidance scale, or try another seed.",
+            ) from None
+        safe = self.store.load_regular() if error.reason == "nan" else None
+        fresh = RunState.fresh(self.request, self.device, tally.restarts + 1)
+        fresh.tally.seconds = tally.seconds
+        fresh.tally.reason = error.reason
+        if safe is not None:
+            fresh.unpack_field(safe)
+            fresh.tally.step = safe.values["tally"]["step"]
+        self._adopt(fresh)
+        self.saved_at = -1
+        self.report(
+            Message("warning", f"{error} Starting again from step {fresh.tally.step} at half the learning rate.")
+        )
+
+    def _adopt(self, state: RunState) -> None:
+        self.state = state
+        self.renderer = Renderer(state.field, state.occupancy, self.settings.samples_per_ray)
+        self._set_levels(state.tally.step)
+
+    def _resume(self) -> None:
+        def warn(text: str) -> None:
+            self.report(Message("warning", text))
+
+        checkpoint = self.store.load(warn)
+        if checkpoint is None:
+            return
+        state = self.state
+        if checkpoint.values["tally"]["restarts"]:
+            state = RunState.fresh(self.request, self.device, checkpoint.values["tally"]["restarts"])
+        if not state.unpack(checkpoint):
+            warn("The checkpoint is from another kind of device; the result will differ a little from a run on one.")
+        self._adopt(state)
+        self.saved_at = state.tally.step
+        self.report(Message("info", f"Going on from step {state.tally.step}."))
+
+    def _step(self, step: int) -> None:
+        state, settings = self.state, self.settings
+        self._set_levels(step)
+        state.occupancy.update(state.field.density, step, state.rng)
+        cameras = self._cameras()
+        output = self._render(step, cameras)
+        images = linear_to_srgb(output.rgb).permute(0, 3, 1, 2)
+        result = self.guidance.gradient(
+            images.detach(), cameras, schedules.progress(step, settings.iterations), state.generator
+        )
+        check_number(result.loss, "guidance's loss")
+        state.health.observe(output.opacity, cameras, state.field.density)
+        self._descend(step, output, images, result)
+        if step % _CHECK_PARAMETERS_EVERY == 0:
+            check_parameters(state.parameters)
+        state.tally.average(result.loss, float(output.opacity.detach().mean()), output.n_samples)
+
+    def _set_levels(self, step: int) -> None:
+        settings = self.settings
+        self.state.field.active_levels = schedules.active_levels(step, settings.iterations, settings.grid_levels)
+
+    def _cameras(self) -> CameraBatch:
+        request, rng = self.request, self.state.rng
+        if request.cameras:
+            return sample_fixed(request.cameras, self.settings.batch_size, rng)
+        return sample_orbit(request.orbit, self.settings.batch_size, rng)
+
+    def _render(self, step: int, cameras: CameraBatch) -> RenderOutput:
+        rng, side = self.state.rng, schedules.resolution(step, self.settings)
+        mode = schedules.shading_mode(step, self.settings, rng)
+        light = sample_light(cameras, rng)
+        shading = Shading(mode, light, schedules.AMBIENT, schedules.DIFFUSE)
+        background = self._background(cameras, side)
+        return self.renderer.render(cameras, side, side, shading=shading, background=background, rng=rng)
+
+    def _background(self, cameras: CameraBatch, side: int) -> Tensor:
+        """One random colour (uniform in sRGB, as people see) or the learned background; linear."""
+        colour, learned = self.state.rng.random(3), self.state.rng.random()
+        if learned >= self.settings.learned_background:
+            return srgb_to_linear(torch.tensor(colour, dtype=torch.float32, device=self.device))
+        _, directions = rays(cameras, side, side)
+        return self.state.background(torch.from_numpy(directions).to(self.device))
+
+    def _descend(self, step: int, output: RenderOutput, images: Tensor, result: GuidanceResult) -> None:
+        """One backward pass through the images and the regularisers, then Adam."""
+        state = self.state
+        regulariser = _regulariser(step, output, self.settings, thin=state.tally.reason != "vanished")
+        wanted = [(images, result.gradient.to(images.dtype)), (regulariser, None)]
+        roots = [(root, gradient) for root, gradient in wanted if root.requires_grad]
+        if not roots:  # no ray met an occupied cell; if that lasts, the field has vanished
+            return
+        state.adam.zero_grad(set_to_none=True)
+        torch.autograd.backward([root for root, _ in roots], [gradient for _, gradient in roots])
+        limit = self.settings.gradient_clip or float("inf")
+        norm = torch.nn.utils.clip_grad_norm_(state.parameters, limit)
+        check_number(float(norm), "gradient")
+        state.adam.step()
+
+    def _check_result(self) -> None:
+        """A short run may end before a dead field has been dead for long enough: look at the whole once more."""
+        check_parameters(self.state.parameters)
+        empty, full = look(render_preview(self.renderer).opacity, preview_cameras())
+        if empty:
+            raise Unhealthy("vanished", "The object vanished: at the end of the run all views are empty.")
+        if full and shell_is_full(self.state.field.density, self.device):
+            raise Unhealthy("exploded", "The object fills all space at the end of the run.")
+
+    def _save(self, *, regular: bool) -> None:
+        if self.saved_at == self.state.tally.step and not regular:
+            return
+        check_parameters(self.state.parameters)
+        self.store.save(self.state.pack(regular=regular))
+        self.saved_at = self.state.tally.step
+
+    def _preview(self) -> None:
+        path = self.folder / "preview.png"
+        write_atomically(path, preview_png(render_preview(self.renderer)))
+        self.report(Preview(str(path), self.state.tally.step))
+
+    def _time(self, seconds: float) -> None:
+        tally = self.state.tally
+        tally.seconds += seconds
+        share = 0.05 if self.seconds_a_step else 1.0
+        self.seconds_a_step += share * (seconds - self.seconds_a_step)
+        now = time.perf_counter()
+        if now - self.reported >= _REPORT_SECONDS or tally.step == self.settings.iterations:
+            self.reported = now
+            left = (self.settings.iterations - tally.step) * self.seconds_a_step
+            self.report(Progress(tally.step, self.settings.iterations, left, tally.loss))
+
+
+def _regulariser(step: int, output: RenderOutput, settings: OptimizeSettings, *, thin: bool) -> Tensor:
+    """The weighted sum of orientation, opacity and entropy losses; without ``thin`` of the first alone."""
+    weights = schedules.loss_weights(step, settings)
+    total = weights.orientation * output.orientation_loss
+    if thin:
+        total = total + weights.opacity * opacity_loss(output.opacity) + weights.entropy * entropy_loss(output.opacity)
+    return total
+
+
+def opacity_loss(opacity: Tensor) -> Tensor:
+    """Mean of √(opacity² + 0.01) over the pixels (DreamFusion, App. A.2): keeps empty space empty."""
+    return (opacity.square() + 0.01).sqrt().mean()
+
+
+def entropy_loss(opacity: Tensor) -> Tensor:
+    """Mean binary entropy of each pixel's opacity, in bits: makes pixels solid or empty."""
+    p = opacity.clamp(1e-5, 1 - 1e-5)
+    return -(p * p.log2() + (1 - p) * (1 - p).log2()).mean()

@@ -1,0 +1,62 @@
+"""Threads, determinism and caches of the process, set once and in one place."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+def prepare_environment() -> None:
+    """Set what libraries read when they are imported; call before torch and numba are. Keeps what the user has set."""
+    # Torch's and Numba's OpenMP pools take turns; threads that spin after their turn would slow the other pool.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("KMP_BLOCKTIME", "0")
+    # An installed extension's folder may be read-only, so compiled kernels are kept in the user's cache.
+    if "NUMBA_CACHE_DIR" not in os.environ:
+        folder = cache_folder() / "numba"
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            os.environ["NUMBA_CACHE_DIR"] = str(folder)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
+def cache_folder() -> Path:
+    """The folder for what can be made anew: DREAMLATHE_CACHE, or the system's place for caches."""
+    if chosen := os.environ.get("DREAMLATHE_CACHE"):
+        return Path(chosen)
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "dreamlathe" / "cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "dreamlathe"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dreamlathe"
+
+
+def configure(device: torch.device) -> int:
+    """Give torch and numba the same number of threads and make the CPU's results repeatable; returns the number.
+
+    The number is DREAMLATHE_THREADS, or the CPUs this process may use (at most 16: a step is too small for more).
+    """
+    import numba  # noqa: PLC0415  (after prepare_environment, and never for --help)
+    import torch  # noqa: PLC0415
+
+    count = _thread_count()
+    torch.set_num_threads(count)
+    numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
+    # On a GPU some kernels have no repeatable form; there a warning would only say so at each step.
+    torch.use_deterministic_algorithms(device.type == "cpu")
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    return count
+
+
+def _thread_count() -> int:
+    chosen = os.environ.get("DREAMLATHE_THREADS", "")
+    if chosen.isdecimal() and int(chosen) > 0:
+        return int(chosen)
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(allowed, 16)

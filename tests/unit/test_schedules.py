@@ -1,0 +1,64 @@
+"""Schedules: what the loop does at each step."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backend import schedules
+from backend.request import OptimizeSettings
+
+
+@given(st.integers(1, 5000), st.integers(1, 24))
+def test_levels_grow_from_a_third_to_all_at_two_fifths(iterations: int, levels: int) -> None:
+    active = [schedules.active_levels(step, iterations, levels) for step in range(0, iterations, 7)]
+    assert active[0] == -(-levels // 3)
+    assert active == sorted(active)
+    assert all(1 <= n <= levels for n in active)
+    for step in range(iterations):
+        if schedules.progress(step, iterations) >= 0.4:
+            assert schedules.active_levels(step, iterations, levels) == levels
+            break
+
+
+@given(st.integers(1, 5000))
+def test_progress_runs_from_0_to_1(iterations: int) -> None:
+    assert schedules.progress(0, iterations) == 0
+    assert schedules.progress(iterations - 1, iterations) == (1 if iterations > 1 else 0)
+
+
+def test_the_coarse_share_renders_at_half_the_resolution() -> None:
+    settings = OptimizeSettings(iterations=100, resolution=64, coarse_share=0.3)
+    assert [schedules.resolution(step, settings) for step in (0, 29, 30, 99)] == [32, 32, 64, 64]
+    assert schedules.resolution(0, OptimizeSettings(resolution=20, coarse_share=1.0)) == 16
+    assert schedules.resolution(0, OptimizeSettings(resolution=64)) == 64
+
+
+def test_losses_are_ramped() -> None:
+    settings = OptimizeSettings(iterations=301, orientation_weight=2.0, opacity_weight=3.0, entropy_weight=4.0)
+    first, third, half, last = (schedules.loss_weights(step, settings) for step in (0, 100, 150, 300))
+    assert first.orientation == pytest.approx(0.02)
+    assert first.entropy == 0
+    assert third.orientation == pytest.approx(2 * (0.01 + 0.99))
+    assert half.entropy == pytest.approx(4)
+    assert (last.orientation, last.opacity, last.entropy) == (2, 3, 4)
+
+
+def test_shading_starts_with_albedo_and_keeps_its_shares() -> None:
+    settings = OptimizeSettings(iterations=10_000, albedo_share=0.2, shaded_share=0.75, textureless_share=0.4)
+    rng = np.random.default_rng(0)
+    modes = [schedules.shading_mode(step, settings, rng) for step in range(10_000)]
+    assert set(modes[:2000]) == {"albedo"}
+    later = modes[2000:]
+    assert later.count("albedo") / 8000 == pytest.approx(0.25, abs=0.02)
+    assert later.count("textureless") / 8000 == pytest.approx(0.75 * 0.4, abs=0.02)
+
+
+def test_shading_draws_the_same_numbers_whatever_it_chooses() -> None:
+    one, other = np.random.default_rng(1), np.random.default_rng(1)
+    for step in range(20):
+        schedules.shading_mode(step, OptimizeSettings(iterations=20, albedo_share=1.0), one)
+        schedules.shading_mode(step, OptimizeSettings(iterations=20, albedo_share=0.0, textureless_share=1.0), other)
+    assert one.random() == other.random()
