@@ -7,7 +7,6 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from .randomness import draw_seed, uniform
 
@@ -134,5 +133,8 @@ def _spread(cells: Tensor, combine: Callable[[Tensor, Tensor], Tensor]) -> Tenso
 
 
 def _blocks(cells: Tensor) -> Tensor:
-    pooled = functional.max_pool3d(cells[None, None].to(torch.float32), BLOCK, BLOCK, ceil_mode=True)
-    return pooled[0, 0] > 0.0
+    """Blocks with an occupied cell. Plain reductions: 3D pooling is missing on some devices."""
+    side = -(-cells.shape[0] // BLOCK)
+    padded = cells.new_zeros((side * BLOCK,) * 3)
+    padded[: cells.shape[0], : cells.shape[1], : cells.shape[2]] = cells
+    return padded.view(side, BLOCK, side, BLOCK, side, BLOCK).any(5).any(3).any(1)
