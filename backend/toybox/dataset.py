@@ -27,11 +27,11 @@ MIRROR_FEATURES = np.array([1, -1, -1, -1, 1, 1, -1, 1, 1, -1, 1, 1, 1, -1, 1, 1
 class Bias:
     """How unlike an even look from all around the set is; zero everywhere for the judge's set."""
 
-    front_share: float = 0.4
+    front_share: float = 0.3
     """Share of views drawn around the front (normal, 25° wide); the rest are even in azimuth."""
-    no_view_word: float = 0.25
+    no_view_word: float = 0.15
     """Share of captions that do not say the view."""
-    wrong_view_word: float = 0.05
+    wrong_view_word: float = 0.02
     """Share of the said view words that are drawn at random."""
 
 
@@ -51,17 +51,17 @@ class Pictures:
 
 
 def sample_camera(rng: np.random.Generator, front_share: float) -> CameraBatch:
-    """One camera of the set: elevation −25…90°, field of view 20…60°, the ball filling 0.75…1.12 of the frame."""
+    """One camera of the set: elevation −20…90°, field of view 30…50°, the ball filling 0.85…1.05 of the frame."""
     near_front = rng.random() < front_share
     azimuth = rng.normal(0, 25) if near_front else rng.uniform(-180, 180)
-    by_area = np.degrees(np.arcsin(rng.uniform(np.sin(np.radians(-25)), 1)))
-    elevation = by_area if rng.random() < 0.5 else rng.uniform(-25, 90)
-    field_of_view = rng.uniform(20, 60)
-    apparent = rng.uniform(0.75, 1.12)  # = focal / sqrt(d² − 1)
+    by_area = np.degrees(np.arcsin(rng.uniform(np.sin(np.radians(-20)), 1)))
+    elevation = by_area if rng.random() < 0.5 else rng.uniform(-20, 90)
+    field_of_view = rng.uniform(30, 50)
+    apparent = rng.uniform(0.85, 1.05)  # = focal / sqrt(d² − 1)
     focal = 1 / np.tan(np.radians(field_of_view / 2))
     distance = np.sqrt(1 + (focal / apparent) ** 2)
     camera = orbit_cameras(azimuth, elevation, distance, field_of_view)
-    shift = rng.normal(0, 0.06, 2).astype(np.float32)
+    shift = rng.normal(0, 0.04, 2).astype(np.float32)
     return CameraBatch(camera.camera_to_world, camera.focal, camera.center + shift)
 
 

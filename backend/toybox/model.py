@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.models.resnet import ResnetBlock2D
+from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from ..guidance.camera_projection import SUBFOLDER, CameraProjection
@@ -20,17 +22,22 @@ TEXT_LENGTH = 16
 
 def make_vae() -> AutoencoderKL:
     """Images [B, 3, 64, 64] in [−1, 1] to latents [B, 8, 16, 16]."""
-    return AutoencoderKL(
-        block_out_channels=(32, 64, 96), down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
-        layers_per_block=1, latent_channels=LATENT_CHANNELS, norm_num_groups=16, sample_size=IMAGE_SIZE,
+    vae = AutoencoderKL(
+        block_out_channels=(16, 32, 48), down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
+        layers_per_block=1, latent_channels=LATENT_CHANNELS, norm_num_groups=4, sample_size=IMAGE_SIZE,
+        mid_block_add_attention=False,
     )  # fmt: skip
+    for module in vae.modules():  # residual branches start at nothing: learning is several times faster at first
+        if isinstance(module, ResnetBlock2D):
+            nn.init.zeros_(module.conv2.weight)
+    return vae
 
 
 def make_unet() -> UNet2DConditionModel:
     """Denoiser of latents [B, 8, 16, 16], conditioned on tokens [B, any, 128]."""
     return UNet2DConditionModel(
         sample_size=IMAGE_SIZE // 4, in_channels=LATENT_CHANNELS, out_channels=LATENT_CHANNELS, layers_per_block=1,
-        block_out_channels=(64, 128, 192), norm_num_groups=16, cross_attention_dim=TEXT_WIDTH, attention_head_dim=4,
+        block_out_channels=(64, 112, 160), norm_num_groups=16, cross_attention_dim=TEXT_WIDTH, attention_head_dim=4,
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
     )  # fmt: skip
@@ -51,22 +58,32 @@ def make_tokenizer(folder: Path) -> CLIPTokenizer:
     folder.mkdir(parents=True, exist_ok=True)
     letters = sorted(set("".join(WORDS)) - {","})
     tokens = ["<|startoftext|>", "<|endoftext|>", ",", ",</w>", *letters, *(f"{letter}</w>" for letter in letters)]
-    merges: list[str] = []
+    merges: list[tuple[str, str]] = []
     for word in (w for w in WORDS if len(w) > 1):
-        pieces = [*word[:-1], f"{word[-1]}</w>"]
-        while len(pieces) > 1:  # from the left, as byte-pair encoding joins them
-            pair = f"{pieces[0]} {pieces[1]}"
-            if pair not in merges:
-                merges.append(pair)
+        pieces = _merged([*word[:-1], f"{word[-1]}</w>"], merges)
+        while len(pieces) > 1:  # a later merge ranks lower, so it cannot touch the words before
+            merges.append((pieces[0], pieces[1]))
             pieces[:2] = [pieces[0] + pieces[1]]
             if pieces[0] not in tokens:
                 tokens.append(pieces[0])
     (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(map(" ".join, merges)) + "\n")
     ends = {"unk_token": "<|endoftext|>", "pad_token": "<|endoftext|>", "bos_token": "<|startoftext|>"}
     return CLIPTokenizer(
         str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=TEXT_LENGTH, eos_token="<|endoftext|>", **ends
     )
+
+
+def _merged(pieces: list[str], merges: list[tuple[str, str]]) -> list[str]:
+    """What byte-pair encoding makes of a word with these merges, best rank first."""
+    rank = {pair: i for i, pair in enumerate(merges)}
+    while len(pieces) > 1:
+        best = min(zip(pieces, pieces[1:], strict=False), key=lambda pair: rank.get(pair, len(rank)))
+        if best not in rank:
+            break
+        at = list(zip(pieces, pieces[1:], strict=False)).index(best)
+        pieces = [*pieces[:at], "".join(best), *pieces[at + 2 :]]
+    return pieces
 
 
 def make_scheduler() -> DDIMScheduler:

@@ -33,7 +33,7 @@ class Proportions:
     """Named factors near 1 that vary an object; the canonical object has them all at 1."""
 
     rng: np.random.Generator | None
-    spread: float = 0.12
+    spread: float = 0.08
 
     def __call__(self) -> float:
         """The next factor."""
@@ -133,20 +133,6 @@ def _car(b: Builder, c: Vector, p: Proportions) -> None:
     _wheels(b, 0.4, (-0.54 * length, 0.54 * length), -0.34, 0.21 * p())
 
 
-def _truck(b: Builder, c: Vector, p: Proportions) -> None:
-    cargo, cab = p(), p()
-    b.box((0, -0.58, -0.02), (0.4, 0.28, 0.4 * cab), c)
-    b.box((0, -0.8, 0.12), (0.34, 0.075, 0.18), GLASS)
-    b.box((0.37, -0.62, 0.12), (0.05, 0.13, 0.16), GLASS, mirror=True)
-    b.ball((0.27, -0.86, -0.24), (0.1, 0.05, 0.09), LAMP, mirror=True)
-    b.box((0, -0.86, -0.3), (0.13, 0.03, 0.07), DARK)
-    b.box((0, 0.1, -0.36), (0.34, 0.86, 0.07), STEEL)
-    b.box((0, 0.34, 0.12 * cargo), (0.45, 0.6, 0.46 * cargo), tint(c, WHITE, 0.5))
-    b.box((0, 0.94, 0.1 * cargo), (0.03, 0.02, 0.4 * cargo), DARK)
-    b.box((0.3, 0.95, -0.33), (0.1, 0.03, 0.06), STOP, mirror=True)
-    _wheels(b, 0.37, (-0.55, 0.25, 0.68), -0.46, 0.2 * p())
-
-
 def _chair(b: Builder, c: Vector, p: Proportions) -> None:
     width, back = 0.46 * p(), p()
     b.box((0, 0, -0.1), (width, 0.48, 0.1), c)
@@ -176,20 +162,7 @@ def _robot(b: Builder, c: Vector, p: Proportions) -> None:
     b.box((0, 0.37, -0.1), (0.27, 0.13, 0.27 * p()), STEEL)
 
 
-def _airplane(b: Builder, c: Vector, p: Proportions) -> None:
-    span, body = p(), p()
-    b.ball((0, 0.02, 0), (0.24 * body, 0.9, 0.25 * body), c)
-    b.box((0, -0.1, -0.03), (0.9 * span, 0.24 * p(), 0.065), tint(c, WHITE, 0.4))
-    b.box((0, 0.72, 0.06), (0.4 * p(), 0.15, 0.055), tint(c, WHITE, 0.4))
-    b.box((0, 0.74, 0.26), (0.055, 0.16, 0.26), c, (-12, 0, 0))
-    b.ball((0, -0.4, 0.19 * body), (0.16, 0.27, 0.15), GLASS)
-    b.rod((0, -0.88, 0), (0.13, 0.13, 0.12), STEEL, (90, 0, 0), taper=0.2)
-    b.box((0, -0.9, 0), (0.4, 0.025, 0.08), DARK)
-    b.rod((0.4 * span, -0.24, -0.1), (0.11, 0.11, 0.22), STEEL, (90, 0, 0), mirror=True)
-
-
 KINDS: dict[str, Callable[[Builder, Vector, Proportions], None]] = {
-    "airplane": _airplane,
     "car": _car,
     "cat": _cat,
     "chair": _chair,
@@ -198,7 +171,6 @@ KINDS: dict[str, Callable[[Builder, Vector, Proportions], None]] = {
     "owl": _owl,
     "rabbit": _rabbit,
     "robot": _robot,
-    "truck": _truck,
 }
 
 

@@ -1,0 +1,129 @@
+"""Every kind of the built-in model, generated once and compared with its true shape.
+
+``python -m benchmarks.toybox_shapes --out out/shapes`` runs what is missing there (jobs resume, finished ones are kept),
+prints a table, and writes ``results.json`` and a contact sheet: a row per kind, 8 azimuths, and the true object beneath.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from backend.cameras import orbit_cameras
+from backend.events import Event, Message
+from backend.job import run_job
+from backend.meshing import chamfer_distance, read_mesh, render_mesh, sample_surface, volume_iou, voxelize
+from backend.meshing.mesh import Mesh
+from backend.request import Request, preset
+from backend.toybox.captions import caption
+from backend.toybox.raycast import Light, render
+from backend.toybox.shapes import Solids
+from backend.toybox.world import COLOURS, KINDS, make_object
+
+RESOLUTION = 128
+VIEW_SIZE = 128
+AZIMUTHS = tuple(range(0, 360, 45))
+ELEVATION, DISTANCE, FIELD_OF_VIEW = 15.0, 3.0, 40.0
+
+
+def request_for(kind: str, arguments: argparse.Namespace) -> Request:
+    """The request of one kind; colours go round so that every one is seen."""
+    colour = tuple(COLOURS)[tuple(KINDS).index(kind) % len(COLOURS)]
+    request = preset(arguments.preset, caption(kind, colour, None), seed=arguments.seed, model=arguments.model)
+    for setting in arguments.set:
+        path, _, text = setting.partition("=")
+        request = request.with_setting(path, text)
+    return request.validated()
+
+
+def true_volume(solids: Solids, resolution: int) -> NDArray[np.bool_]:
+    """Cells [R, R, R] of the cube [−1, 1]³ whose centres lie in the object."""
+    axis = (np.arange(resolution) + 0.5) / resolution * 2 - 1
+    points = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
+    return solids.contains(points).reshape((resolution,) * 3)
+
+
+def score(mesh: Mesh, solids: Solids, seed: int = 0) -> dict[str, float]:
+    """Volume IoU and Chamfer distance (in radii of the ball) as registered: no search for a better pose."""
+    from skimage.measure import marching_cubes
+
+    truth = true_volume(solids, RESOLUTION)
+    corners, faces, _, _ = marching_cubes(truth.astype(np.float32), 0.5)
+    corners = (corners + 0.5) / RESOLUTION * 2 - 1
+    rng = np.random.default_rng(seed)
+    ours = sample_surface(mesh.vertices, mesh.faces, 20_000, rng)
+    true = sample_surface(corners, faces, 20_000, rng)
+    return {
+        "iou": volume_iou(voxelize(mesh.vertices, mesh.faces, RESOLUTION), truth),
+        "chamfer": chamfer_distance(ours, true),
+    }
+
+
+def pictures(mesh: Mesh, solids: Solids) -> NDArray[np.uint8]:
+    """Two rows of 8 azimuths: the mesh, and the true object."""
+    cameras = orbit_cameras(np.array(AZIMUTHS, float), ELEVATION, DISTANCE, FIELD_OF_VIEW)
+    rgba = render_mesh(mesh, cameras, VIEW_SIZE, VIEW_SIZE)
+    ours = rgba[..., :3] * rgba[..., 3:] + 1 - rgba[..., 3:]
+    true: list[NDArray[np.floating]] = []
+    for pose, focal in zip(cameras.camera_to_world, cameras.focal.tolist(), strict=True):
+        x, y, z = pose[:3, 3].tolist()
+        linear, cover = render(solids, pose, (focal[0], focal[1]), (0.0, 0.0), VIEW_SIZE, Light((x, y, z + 1), 0.4))
+        clipped = np.clip(linear, 0, 1) ** (1 / 2.2)
+        true.append(clipped * cover[..., None] + 1 - cover[..., None])
+    rows = [np.concatenate(list(row), axis=1) for row in (ours, np.stack(true))]
+    return np.rint(np.concatenate(rows) * 255).astype(np.uint8)
+
+
+def run_kind(kind: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Generate (or take the finished job), score, and keep the pictures beside the job."""
+    request, folder = request_for(kind, arguments), arguments.out / kind
+
+    def report(event: Event) -> None:
+        if isinstance(event, Message):
+            print(f"  {kind}: {event.text}", flush=True)
+
+    start = time.monotonic()
+    run_job(request, folder, report, lambda: False)
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    mesh = read_mesh(folder / "mesh.glb")
+    colour = tuple(COLOURS)[tuple(KINDS).index(kind) % len(COLOURS)]
+    solids = make_object(kind, colour)
+    Image.fromarray(pictures(mesh, solids)).save(folder / "compared.png")
+    result: dict[str, Any] = {"kind": kind, "prompt": request.prompt, **score(mesh, solids), "faces": len(mesh.faces)}
+    result["seconds"] = round(sum(metrics.get("seconds", {}).values()) or time.monotonic() - start, 1)
+    return result
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--kinds", nargs="*", default=list(KINDS), choices=list(KINDS))
+    parser.add_argument("--preset", default="standard")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--model", default="toybox")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="as in the generate command")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    print(f"{'prompt':28} {'IoU':>6} {'Chamfer':>8} {'faces':>7} {'seconds':>8}")
+    for kind in arguments.kinds:
+        row = run_kind(kind, arguments)
+        rows.append(row)
+        print(f"{row['prompt']:28} {row['iou']:6.3f} {row['chamfer']:8.4f} {row['faces']:7d} {row['seconds']:8.1f}", flush=True)
+    mean = {name: float(np.mean([row[name] for row in rows])) for name in ("iou", "chamfer", "seconds")}
+    print(f"{'mean':28} {mean['iou']:6.3f} {mean['chamfer']:8.4f} {'':7} {mean['seconds']:8.1f}")
+    sheet = [np.asarray(Image.open(arguments.out / row["kind"] / "compared.png")) for row in rows]
+    Image.fromarray(np.concatenate(sheet)).save(arguments.out / "shapes.png")
+    (arguments.out / "results.json").write_text(json.dumps({"mean": mean, "kinds": rows}, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
