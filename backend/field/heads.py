@@ -72,7 +72,7 @@ def _chunks(n: int, work: Callable[[int, int, int], None]) -> int:
         for chunk in range(share, count, shares):
             work(chunk, chunk * _CHUNK, min(n, (chunk + 1) * _CHUNK))
 
-    run_shares(task, share_count(count))
+    run_shares(task, share_count(count // 2))  # two chunks at least, or waking a thread saves nothing
     return count
 
 

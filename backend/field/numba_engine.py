@@ -13,8 +13,8 @@ from . import numba_kernels as kernels
 from .layout import GridLayout
 from .workers import run_shares, share_count
 
-_INLINE_POINTS = 1024
-"""Below this many points waking other threads costs more than it saves."""
+_INLINE_LOOKUPS = 1 << 16
+"""Below this many points times levels (a fraction of a millisecond) waking other threads saves nothing."""
 
 
 class NumbaEngine:
@@ -43,7 +43,7 @@ class NumbaEngine:
 
     def shares(self, points: int, pieces: int) -> int:
         """Shares for a kernel over that many points that splits into that many pieces."""
-        return 1 if points < _INLINE_POINTS else share_count(pieces)
+        return 1 if points * self.layout.config.n_levels < _INLINE_LOOKUPS else share_count(pieces)
 
 
 def _array(tensor: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
