@@ -3,7 +3,7 @@
 # make help   the rest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format test-unit test-bpy test-bpy-all extension docs clean dev bpy
+.PHONY: help setup demo test lint lint-rules lint-format lint-types format test-unit test-bpy test-bpy-all extension docs clean dev bpy
 
 # The first Python that is new enough; wheels/environments.py picks per environment.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
@@ -40,9 +40,15 @@ demo:
 test: setup
 	@$(MAKE) --no-print-directory --keep-going lint test-unit test-bpy
 
-lint: dev
-	$(venv) -m ruff check --no-cache .
-	$(venv) -m ruff format --no-cache --check .
+lint: lint-rules lint-format lint-types
+
+lint-rules: dev
+	$(venv) -m ruff check --no-cache --output-format concise .
+
+lint-format: dev
+	$(venv) -m ruff format --no-cache --check --quiet .
+
+lint-types: dev
 	$(venv) -m pyright
 
 format: dev
