@@ -10,7 +10,9 @@ run does not change the result. If the restarted run dies too, DivergedError say
 
 from __future__ import annotations
 
+import statistics
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,7 +74,7 @@ class _Loop:
         self.report = report
         self.store = CheckpointStore(folder, request.digest())
         self.saved_at = -1
-        self.seconds_a_step = 0.0
+        self.recent: deque[float] = deque(maxlen=50)
         self.reported = 0.0
         self._adopt(RunState.fresh(request, device))
         self._resume()
@@ -222,12 +224,12 @@ class _Loop:
     def _time(self, seconds: float) -> None:
         tally = self.state.tally
         tally.seconds += seconds
-        share = 0.05 if self.seconds_a_step else 1.0
-        self.seconds_a_step += share * (seconds - self.seconds_a_step)
+        self.recent.append(seconds)
         now = time.perf_counter()
         if now - self.reported >= _REPORT_SECONDS or tally.step == self.settings.iterations:
             self.reported = now
-            left = (self.settings.iterations - tally.step) * self.seconds_a_step
+            # The median, because a step now and then compiles a kernel.
+            left = (self.settings.iterations - tally.step) * statistics.median(self.recent)
             self.report(Progress(tally.step, self.settings.iterations, left, tally.loss))
 
 

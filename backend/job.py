@@ -1,0 +1,365 @@
+"""A job: a folder that a request becomes a mesh in. Killed at any moment, the folder stays and the job goes on from it.
+
+::
+
+    request.json   written first; the folder belongs to this request
+    log.txt        for people          events.jsonl   for programs
+    checkpoint.safetensors, checkpoint.previous.safetensors
+    preview.png    mesh.glb   mesh.obj (.mtl, .png)   turntable.png   turntable.webp
+    metrics.json   written last; a folder that has it is finished
+
+Heavy libraries are imported only when everything that can be checked without them is checked, and the folder is made
+only when the model has accepted the prompt.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import importlib.metadata
+import json
+import platform
+import shutil
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from .errors import Cancelled, DivergedError, DreamlatheError, OutputError, RequestError, SetupError
+from .events import Event, Failed, Finished, Heartbeat, Message, Phase, Preview, Progress, encode
+from .files import check_writable, locked, output_errors, write_atomically
+from .request import MeshSettings, Request
+from .threads import configure, prepare_environment
+
+if TYPE_CHECKING:
+    import torch
+
+    from .guidance import Guidance
+    from .meshing import Mesh
+
+Report = Callable[[Event], None]
+ShouldStop = Callable[[], bool]
+
+RESULTS = ("mesh.glb", "mesh.obj", "mesh.mtl", "mesh.png", "turntable.png", "turntable.webp")
+_WORKING_FILES = ("checkpoint.safetensors", "checkpoint.previous.safetensors", "preview.png", "log.txt", "events.jsonl")
+_PARTIAL = ".partial"
+_LOGGED_STEPS = 50
+"""Steps between two progress lines of the log."""
+
+
+def run_job(request: Request, folder: Path, report: Report, should_stop: ShouldStop, *, redo: bool = False) -> Path:
+    """Run a request in ``folder`` (made if need be), or go on with it there; returns the folder.
+
+    A folder in which the same request is finished is returned at once, unless ``redo`` says to start over.
+    ``should_stop`` is asked at every step. Raises the errors of :mod:`.errors`: RequestError and its kin, ModelError
+    and SetupError before anything is written, OutputError for a folder that cannot be written, is taken, or holds
+    another request, DivergedError, and Cancelled, after which the folder goes on when the job is run again.
+    """
+    request.validated()
+    if not redo and is_finished(request, folder):
+        report(Phase("done", "This request is finished already."))
+        report(Finished(str(folder)))
+        return folder
+    _check_folder(request, folder, redo=redo)
+    try:
+        return _run(request, folder, report, should_stop, redo=redo)
+    except KeyboardInterrupt:
+        raise Cancelled("Stopped.", "The same request in the same folder goes on.") from None
+    except MemoryError:
+        raise DreamlatheError(
+            "The memory is full.", "Lower the resolution, the batch size or the mesh's grid."
+        ) from None
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":
+            raise
+        raise DreamlatheError(
+            "The device's memory is full.", "Lower the resolution or the batch size, or choose another device."
+        ) from None
+
+
+def is_finished(request: Request, folder: Path) -> bool:
+    """Whether ``folder`` holds the finished result of this very request."""
+    try:
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        return metrics["request"] == request.digest() and (folder / "mesh.glb").is_file()
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def describe(error: BaseException) -> Failed:
+    """The event that tells of an error; an unexpected one (a bug) is named by its type, on one line."""
+    if isinstance(error, DreamlatheError):
+        return Failed(error.code, error.message, error.hint)
+    if isinstance(error, KeyboardInterrupt):
+        return Failed(Cancelled.code, "Stopped.")
+    text = " ".join(str(error).split())
+    return Failed(
+        "error", f"{type(error).__name__}: {text}"[:500], "This is a bug; log.txt in the job's folder may say more."
+    )
+
+
+def exit_code(code: str) -> int:
+    """Of a process that ends with an error: 2 for what the user can put right, 130 for a stop, 1 for the rest."""
+    return {"request": 2, "vocabulary": 2, "model": 2, "output": 2, "cancelled": 130}.get(code, 1)
+
+
+def _check_folder(request: Request, folder: Path, *, redo: bool) -> None:
+    """Raise OutputError for a folder that this request cannot have."""
+    check_writable(folder, _bytes_needed(request))
+    path = folder / "request.json"
+    hint = "Choose another folder."
+    if not path.exists():
+        foreign = [name for name in (*RESULTS, *_WORKING_FILES, "metrics.json") if (folder / name).exists()]
+        if foreign:
+            raise OutputError(f"{folder} holds {foreign[0]}, which belongs to no job.", hint)
+        return
+    try:
+        other = Request.from_json(path.read_text(encoding="utf-8"))
+    except (RequestError, OSError, ValueError):
+        raise OutputError(f"{path} cannot be read.", hint) from None
+    if other.digest() != request.digest() and not redo:
+        raise OutputError(
+            f"{folder} holds another request ({' '.join(other.prompt.split())[:60]!r}).", "Choose another folder."
+        )
+
+
+def _bytes_needed(request: Request) -> int:
+    """Disk space that the job's files take at most."""
+    settings, mesh = request.optimize, request.mesh
+    table = settings.grid_levels * 2**settings.grid_log2_size * settings.grid_features * 4
+    checkpoints = 3 * (3 * table + 5 * settings.occupancy_resolution**3)
+    return checkpoints + 9 * mesh.texture_size**2 + 500 * mesh.faces + 16_000_000
+
+
+def _run(request: Request, folder: Path, report: Report, should_stop: ShouldStop, *, redo: bool) -> Path:
+    started = time.perf_counter()
+    early: list[Event] = []
+
+    def report_early(event: Event) -> None:
+        early.append(event)
+        report(event)
+
+    device, guidance = _load(request, report_early, should_stop)
+    loaded = time.perf_counter() - started
+    with output_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        _check_folder(request, folder, redo=redo)
+        if redo:
+            _clear(folder)
+        write_atomically(folder / "request.json", f"{request.to_json()}\n".encode())
+        with _JobLog(folder, report) as log:
+            log.record(*early)
+            metrics = _make(request, folder, device, guidance, log.report, should_stop)
+            metrics["seconds"]["model"] = round(loaded, 3)
+            write_atomically(folder / "metrics.json", f"{json.dumps(metrics, indent=2)}\n".encode())
+            log.report(Phase("done"))
+            log.report(Finished(str(folder)))
+    return folder
+
+
+def _load(request: Request, report: Report, should_stop: ShouldStop) -> tuple[torch.device, Guidance]:
+    """Libraries, device and model; nothing has been written yet."""
+    report(Phase("environment", "Loading libraries."))
+    prepare_environment()
+    try:
+        from . import meshing, optimize  # noqa: F401, PLC0415  (seconds; a bad request must fail before)
+        from .guidance import load_guidance  # noqa: PLC0415
+    except ImportError as error:
+        raise SetupError(f"The backend's Python lacks a library ({error}).", "Set the environment up again.") from error
+    device = choose_device(request.device)
+    configure(device)
+    _stop_if(should_stop)
+    report(Phase("model", f"Loading {request.model} on {device}."))
+    guidance = load_guidance(request.model, request.prompt, request.negative_prompt, request.guidance, device)
+    _stop_if(should_stop)
+    return device, guidance
+
+
+def choose_device(name: str) -> torch.device:
+    """The torch device of a request's ``device``; auto is CUDA where there is one, else the CPU.
+
+    Raises RequestError for a name that is no device and for a device that this machine lacks.
+    """
+    import torch  # noqa: PLC0415
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    hint = "Choose auto, cpu, or a device of this machine."
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device).fill_(0.0).item()
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError):
+        raise RequestError(f"The device {name!r} is not available.", hint) from None
+    return device
+
+
+def _make(
+    request: Request,
+    folder: Path,
+    device: torch.device,
+    guidance: Guidance,
+    report: Report,
+    should_stop: ShouldStop,
+) -> dict[str, Any]:
+    """From the loaded model to the mesh's files; returns the content of metrics.json."""
+    from .meshing import extract_mesh  # noqa: PLC0415
+    from .optimize import optimize  # noqa: PLC0415
+
+    ahead = mesh_seconds(request.mesh)
+
+    def report_step(event: Event) -> None:
+        if isinstance(event, Progress):
+            event = Progress(event.step, event.total, event.seconds_left + ahead, event.loss)
+        report(event)
+
+    report(Phase("optimize", f"Optimizing for {request.optimize.iterations} steps."))
+    field, occupancy, run = optimize(request, folder, guidance, device, report_step, should_stop)
+    started = time.perf_counter()
+
+    last = ""
+
+    def report_mesh(text: str, share: float) -> None:
+        nonlocal last
+        _stop_if(should_stop)
+        if text != last:
+            last = text
+            report(Phase("bake" if text.startswith("Baking") else "mesh", f"{text}."))
+        passed = time.perf_counter() - started
+        left = passed * (1 - share) / share if share > 0.5 else max(ahead - passed, 0.0)
+        report(Progress(round(share * 100), 100, left))
+
+    mesh = extract_mesh(field, occupancy, request.mesh, report_mesh)
+    if not len(mesh.faces):
+        raise DivergedError("The mesh is empty.", "Try another seed, or lower the learning rate.")
+    meshed = time.perf_counter()
+    report(Phase("bake", "Writing the files."))
+    _write_results(mesh, folder, lambda: _stop_if(should_stop))
+    seconds = {
+        "optimize": run.pop("seconds"),
+        "mesh": round(meshed - started, 3),
+        "write": round(time.perf_counter() - meshed, 3),
+    }
+    return {
+        "request": request.digest(),
+        "prompt": request.prompt,
+        "device": str(device),
+        "seconds": seconds,
+        "optimize": run,
+        "mesh": {"vertices": len(mesh.vertices), "faces": len(mesh.faces), "texture_size": mesh.texture.shape[0]},
+        "versions": versions(),
+    }
+
+
+def mesh_seconds(settings: MeshSettings) -> float:
+    """About how long the mesh takes on two CPU cores, for the estimate of the time left."""
+    return (
+        2
+        + 3 * (settings.grid_resolution / 128) ** 3
+        + 3 * settings.faces / 20_000
+        + (settings.texture_size / 1024) ** 2
+    )
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the libraries that decide the result."""
+    found = {"python": platform.python_version(), "system": platform.platform()}
+    for name in ("torch", "numpy", "numba", "diffusers", "transformers", "xatlas", "scikit-image"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def _write_results(mesh: Mesh, folder: Path, check: Callable[[], None]) -> None:
+    """Write all files beside, then move them to their names, so that no half of a result is ever seen."""
+    from .meshing import write_glb, write_obj, write_turntable  # noqa: PLC0415
+
+    partial = folder / _PARTIAL
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        with output_errors(folder):
+            partial.mkdir()
+            write_glb(mesh, partial / "mesh.glb")
+            write_obj(mesh, partial / "mesh.obj")
+            check()
+            write_turntable(mesh, partial / "turntable.png", partial / "turntable.webp")
+            check()
+            for path in sorted(partial.iterdir()):
+                path.replace(folder / path.name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _clear(folder: Path) -> None:
+    """Delete what an earlier run of the job left, the finished mark first."""
+    with output_errors(folder):
+        for name in ("metrics.json", *RESULTS, *_WORKING_FILES):
+            (folder / name).unlink(missing_ok=True)
+
+
+def _stop_if(should_stop: ShouldStop) -> None:
+    if should_stop():
+        raise Cancelled("Stopped.", "The same request in the same folder goes on.")
+
+
+class _JobLog:
+    """Writes every event to log.txt and events.jsonl and hands it on; a log that cannot be written stops nothing."""
+
+    def __init__(self, folder: Path, report: Report) -> None:
+        self._log = folder / "log.txt"
+        self._events = folder / "events.jsonl"
+        self._hand_on = report
+        self._last_step = -_LOGGED_STEPS
+        self._steps = False
+
+    def __enter__(self) -> Self:
+        self._write(f"dreamlathe on {platform.platform()}, Python {platform.python_version()}")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            return
+        self._write(f"{type(error).__name__}: {error}")
+        if not isinstance(error, DreamlatheError | KeyboardInterrupt):
+            self._write("".join(traceback.format_exception(error)))
+
+    def report(self, event: Event) -> None:
+        """Log an event and hand it on."""
+        self._hand_on(event)
+        self.record(event)
+
+    def record(self, *events: Event) -> None:
+        """Log events."""
+        for event in events:
+            if isinstance(event, Phase):
+                self._steps = event.name == "optimize"
+            if isinstance(event, Progress):
+                overdue = abs(event.step - self._last_step) >= _LOGGED_STEPS or event.step == event.total
+                if not (self._steps and overdue):
+                    continue
+                self._last_step = event.step
+            if not isinstance(event, Heartbeat):
+                self._write(_line(event), encode(event))
+
+    def _write(self, line: str, event: str = "") -> None:
+        now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M:%S")
+        with contextlib.suppress(OSError):
+            with self._log.open("a", encoding="utf-8") as log:
+                log.write(f"{now} {line}\n")
+            if event:
+                with self._events.open("a", encoding="utf-8") as events:
+                    events.write(f"{event}\n")
+
+
+def _line(event: Event) -> str:
+    """An event as the log shows it."""
+    if isinstance(event, Phase):
+        return f"{event.name}: {event.message}" if event.message else event.name
+    if isinstance(event, Progress):
+        return f"step {event.step} of {event.total}, loss {event.loss:.4g}, {event.seconds_left:.0f} s left"
+    if isinstance(event, Message):
+        return f"{event.level}: {event.text}"
+    if isinstance(event, Preview):
+        return f"preview at step {event.step}"
+    return event.event

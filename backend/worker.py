@@ -1,0 +1,311 @@
+"""The worker: a process that reads commands from its standard input and writes events to its standard output.
+
+One JSON object a line each way. Commands::
+
+    {"command": "run", "folder": "…", "request": {…}, "redo": false}
+    {"command": "cancel"}    {"command": "pause"}    {"command": "resume"}    {"command": "quit"}
+
+Runs wait for each other; cancel ends all that were given so far. The end of the input means that whoever started the
+worker is gone: it stops after a checkpoint, as it does for SIGINT and SIGTERM. Every run is answered by exactly one
+``finished`` or ``failed``. The exit code is that of the last run: 0, 2 for what the user can put right, 130 for a stop,
+1 for the rest.
+"""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .errors import Cancelled, RequestError
+from .events import Event, Failed, Finished, Heartbeat, Message, Phase, Progress, encode
+from .job import describe, exit_code, run_job
+from .request import Request
+
+HEARTBEAT_SECONDS = 1.0
+GRACE_SECONDS = {"optimize": 120.0}
+"""How long after a cancel the process may still be busy with something that cannot be interrupted, by phase."""
+DEFAULT_GRACE = 15.0
+_INTERRUPTIBLE = {"environment", "model"}
+"""Phases without steps: a stop interrupts them by an exception."""
+
+
+class EventWriter:
+    """Writes events to a file descriptor from a thread of its own, and heartbeats while there are none.
+
+    A reader that is slow holds nobody up: progress that has been overtaken and heartbeats are left out meanwhile.
+    ``on_broken`` is called once if the reader is gone.
+    """
+
+    def __init__(self, descriptor: int, on_broken: Callable[[], None] = lambda: None) -> None:
+        self._descriptor = descriptor
+        self._on_broken = on_broken
+        self._waiting: deque[Event] = deque()
+        self._changed = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._work, name="dreamlathe-events", daemon=True)
+        self._thread.start()
+
+    def send(self, event: Event) -> None:
+        """Queue an event; never waits."""
+        with self._changed:
+            if self._waiting and isinstance(event, Progress) and isinstance(self._waiting[-1], Progress):
+                self._waiting.pop()
+            self._waiting.append(event)
+            self._changed.notify()
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Write what waits, for ``timeout`` seconds at most."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join(timeout)
+
+    def _work(self) -> None:
+        beat = time.monotonic() - HEARTBEAT_SECONDS
+        try:
+            while True:
+                with self._changed:
+                    if not self._waiting and not self._closing:
+                        self._changed.wait(max(0.0, beat + HEARTBEAT_SECONDS - time.monotonic()))
+                    event = self._waiting.popleft() if self._waiting else None
+                    if event is None and self._closing:
+                        return
+                if event is not None:
+                    self._write(event)
+                if time.monotonic() >= beat + HEARTBEAT_SECONDS:
+                    beat = time.monotonic()
+                    self._write(Heartbeat())
+        except OSError:
+            self._on_broken()
+
+    def _write(self, event: Event) -> None:
+        data = f"{encode(event)}\n".encode()
+        while data:
+            data = data[os.write(self._descriptor, data) :]
+
+
+class StopSwitch:
+    """How a run is stopped and held, from any thread and by signals.
+
+    Call it, as ``should_stop``, at every step: True once a stop was asked for; waits while the run is held. In phases
+    without steps (``phase`` says which phase it is) :meth:`interrupt` breaks off by KeyboardInterrupt, and
+    ``broken_off`` says so.
+    """
+
+    def __init__(self) -> None:
+        self.phase = ""
+        self.broken_off = False
+        self._stop = threading.Event()
+        self._held = threading.Event()
+
+    def __call__(self) -> bool:
+        """Whether a stop was asked for; waits while the run is held."""
+        while self._held.is_set() and not self._stop.is_set():
+            time.sleep(0.05)
+        return self._stop.is_set()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether a stop was asked for; never waits."""
+        return self._stop.is_set()
+
+    def stop(self) -> None:
+        """Ask for the stop."""
+        self._stop.set()
+
+    def hold(self, *, held: bool) -> None:
+        """Hold the run at its next step, or let it go on."""
+        (self._held.set if held else self._held.clear)()
+
+    def interrupt(self) -> None:
+        """For signal handlers, in the main thread: ask for the stop, and break off a phase that has no steps."""
+        self.stop()
+        if self.phase in _INTERRUPTIBLE:
+            self.phase = ""
+            self.broken_off = True
+            raise KeyboardInterrupt
+
+
+@dataclass(eq=False)
+class _Run:
+    """A command to run a request."""
+
+    request: Any
+    folder: Any
+    redo: bool
+    switch: StopSwitch = field(default_factory=StopSwitch)
+
+
+def main() -> int:
+    """Serve commands until told to quit; returns the exit code."""
+    with _claimed_output() as descriptor:
+        return _Worker(descriptor).serve()
+
+
+@contextlib.contextmanager
+def _claimed_output() -> Iterator[int]:
+    """A private way to the standard output; what anybody else prints goes to the standard error."""
+    sys.stdout.flush()
+    descriptor = os.dup(1)
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    yield descriptor
+
+
+class _Worker:
+    def __init__(self, descriptor: int) -> None:
+        self._runs: queue.SimpleQueue[_Run | None] = queue.SimpleQueue()
+        self._lock = threading.RLock()
+        self._open: list[_Run] = []
+        self._current: _Run | None = None
+        self._quitting = False
+        self._poked = False
+        self._code = 0
+        self._writer = EventWriter(descriptor, self._leave)
+
+    def serve(self) -> int:
+        """Run what is asked for, one after another."""
+        signal.signal(signal.SIGINT, self._on_interrupt)
+        signal.signal(signal.SIGTERM, self._on_terminate)
+        threading.Thread(target=self._read, name="dreamlathe-commands", daemon=True).start()
+        while (run := self._next()) is not None:
+            self._serve_run(run)
+        self._writer.close()
+        return self._code
+
+    def _next(self) -> _Run | None:
+        # With a timeout, because a wait without one is not broken off by signals on Windows.
+        while True:
+            with contextlib.suppress(queue.Empty):
+                return self._runs.get(timeout=0.2)
+
+    def _serve_run(self, run: _Run) -> None:
+        self._current = run
+        try:
+            answer = self._answer(run)
+        except KeyboardInterrupt:  # between two phases
+            answer = describe(Cancelled("Stopped."))
+        run.switch.phase = ""
+        self._current = None
+        with self._lock:
+            self._open.remove(run)
+        self._code = exit_code(answer.code) if isinstance(answer, Failed) else 0
+        self._writer.send(answer)
+        if run.switch.broken_off:  # half-imported libraries serve nobody
+            self._leave()
+
+    def _answer(self, run: _Run) -> Failed | Finished:
+        def report(event: Event) -> None:
+            if isinstance(event, Phase):
+                run.switch.phase = event.name
+            if not isinstance(event, Finished):
+                self._writer.send(event)
+
+        try:
+            if run.switch():
+                raise Cancelled("Stopped before it began.")
+            if not isinstance(run.folder, str) or not run.folder.strip():
+                raise RequestError("The run has no folder.", "Name one.")
+            folder = run_job(Request.from_dict(run.request), Path(run.folder), report, run.switch, redo=run.redo)
+            return Finished(str(folder))
+        except Exception as error:  # noqa: BLE001  (whatever happens, the answer is an event)
+            return describe(error)
+
+    def _read(self) -> None:
+        """Commands from the standard input, in a thread; not through sys.stdin, whose lock would hold up the exit."""
+        rest = b""
+        with contextlib.suppress(OSError):
+            while data := os.read(0, 65536):
+                *lines, rest = (rest + data).split(b"\n")
+                for line in lines:
+                    if line.strip():
+                        self._command(line)
+        if rest.strip():
+            self._command(rest)
+        self._leave()
+
+    def _command(self, line: bytes) -> None:
+        try:
+            command = json.loads(line)
+            name = command["command"]
+        except (ValueError, TypeError, KeyError, RecursionError):
+            name = None
+        if name == "run":
+            self._enqueue(_Run(command.get("request"), command.get("folder"), command.get("redo") is True))
+        elif name == "cancel":
+            self._cancel()
+        elif name in {"pause", "resume"}:
+            self._hold(held=name == "pause")
+        elif name == "quit":
+            self._leave()
+        else:
+            shown = line[:80].decode(errors="replace")
+            self._writer.send(Message("warning", f"Not a command: {shown!r}."))
+
+    def _enqueue(self, run: _Run) -> None:
+        with self._lock:
+            self._open.append(run)
+        self._runs.put(run)
+
+    def _hold(self, *, held: bool) -> None:
+        with self._lock:
+            for run in self._open:
+                run.switch.hold(held=held)
+        self._writer.send(Message("info", "Paused." if held else "Going on."))
+
+    def _cancel(self) -> None:
+        """Stop every run that was given; from any thread."""
+        with self._lock:
+            runs = list(self._open)
+            for run in runs:
+                run.switch.stop()
+        if not runs:
+            return
+        self._poked = True
+        _thread.interrupt_main()
+        grace = GRACE_SECONDS.get(self._current.switch.phase if self._current else "", DEFAULT_GRACE)
+        watchdog = threading.Timer(grace, self._give_up, [runs])
+        watchdog.daemon = True
+        watchdog.start()
+
+    def _give_up(self, runs: list[_Run]) -> None:
+        """End the process if a cancelled run is still busy; its folder is whole at every moment."""
+        with self._lock:
+            busy = [run for run in runs if run in self._open]
+        if busy:
+            self._writer.send(describe(Cancelled("Stopped; the worker was ended, because it did not answer.")))
+            self._writer.close(2.0)
+            os._exit(exit_code(Cancelled.code))
+
+    def _leave(self) -> None:
+        """Cancel and quit; from any thread."""
+        with self._lock:
+            if self._quitting:
+                return
+            self._quitting = True
+        self._cancel()
+        self._runs.put(None)
+
+    def _on_interrupt(self, *_: object) -> None:
+        """SIGINT: from :meth:`_cancel`, to break off the current run, or a real one."""
+        if not self._poked:
+            self._leave()
+            return
+        self._poked = False
+        if self._current is not None:
+            self._current.switch.interrupt()
+
+    def _on_terminate(self, *_: object) -> None:
+        self._leave()
