@@ -159,6 +159,8 @@ def encode_texts(folder: ModelFolder, prompt: str, negative_prompt: str, device:
     path = folder.path / "tokenizer"
     tokenizer: Any = _loaded(folder, "tokenizer", lambda: CLIPTokenizer.from_pretrained(path, local_files_only=True))
     encoder = _load_network(folder, "text_encoder", CLIPTextModel, {"dtype": torch.float32}).to(device)
+    if len(tokenizer) > encoder.config.vocab_size:
+        raise ModelError(f"The tokenizer of {folder.path} does not fit its text encoder.", "Copy the model anew.")
     length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
     texts = [*view_prompts(prompt), negative_prompt.strip()]
     longest = max(len(ids) for ids in tokenizer(texts).input_ids)
@@ -176,6 +178,9 @@ def encode_texts(folder: ModelFolder, prompt: str, negative_prompt: str, device:
 
 def _check_parts(folder: ModelFolder) -> None:
     check_part(folder, "tokenizer", ("CLIPTokenizer", "CLIPTokenizerFast"))
+    if not any((folder.path / "tokenizer" / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+        # transformers would make an empty tokenizer without a word.
+        raise ModelError(f"The tokenizer of {folder.path} has no vocabulary.", "Copy the whole folder.")
     check_part(folder, "text_encoder", ("CLIPTextModel",))
     check_part(folder, "unet", ("UNet2DConditionModel",))
     check_part(folder, "vae", ("AutoencoderKL",))

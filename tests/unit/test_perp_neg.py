@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from torch import Tensor
 
 from backend.guidance.conditioning import build_condition, guided_noise
@@ -66,6 +67,10 @@ class RecordingNetwork:
         return torch.sin(3 * noisy + 0.01 * timestep) + torch.cos(2 * pushes + noisy) * noisy.square()
 
 
+def single(values: list[float]) -> NDArray[np.float32]:
+    return np.asarray(values, np.float32)
+
+
 def make_text(seed: int = 0) -> TextEmbeddings:
     generator = torch.Generator().manual_seed(seed)
     return TextEmbeddings(torch.randn(4, 3, 48, generator=generator), torch.randn(3, 48, generator=generator))
@@ -77,7 +82,12 @@ def make_latents(batch: int, seed: int = 1) -> tuple[Tensor, Tensor]:
 
 
 def formula(
-    text: TextEmbeddings, noisy: Tensor, timesteps: Tensor, azimuth: list[float], elevation: list[float], scale: float,
+    text: TextEmbeddings,
+    noisy: Tensor,
+    timesteps: Tensor,
+    azimuth: list[float],
+    elevation: list[float],
+    scale: float,
     weights: np.ndarray,
 ) -> Tensor:
     """Perp-Neg written out sample by sample, in double precision, all negatives evaluated."""
@@ -138,7 +148,7 @@ def test_equals_the_formula_at_any_batch_size(batch: int, schedule: str, seed: i
     azimuth, elevation = [[20.0], [-170.0, 35.0], [100.0, -5.0, 160.0]][batch - 1], [5.0, 30.0, -10.0][:batch]
     chosen = GuidanceSettings(perp_neg=schedule, guidance_scale=7.5)  # pyright: ignore[reportArgumentType]
     text, (noisy, timesteps) = make_text(seed), make_latents(batch, seed)
-    condition = build_condition(text, np.float32(azimuth), np.float32(elevation), chosen)
+    condition = build_condition(text, single(azimuth), single(elevation), chosen)
     guided = guided_noise(RecordingNetwork(), noisy, timesteps, condition, 7.5)
     weights = negative_weights(chosen, azimuth, elevation)
     # Weights below the threshold are left out, and each of them would have moved ε̂ by at most s·w·‖e‖.
@@ -150,7 +160,7 @@ def test_equals_the_formula_at_any_batch_size(batch: int, schedule: str, seed: i
 @given(st.lists(st.tuples(st.floats(-180, 180), st.floats(-90, 90)), min_size=1, max_size=5), st.integers(0, 99))
 @settings(max_examples=40, deadline=None)
 def test_a_batch_equals_its_samples_one_by_one(views: list[tuple[float, float]], seed: int):
-    azimuth, elevation = np.float32([v[0] for v in views]), np.float32([v[1] for v in views])
+    azimuth, elevation = single([v[0] for v in views]), single([v[1] for v in views])
     chosen, text = GuidanceSettings(), make_text(seed)
     noisy, timesteps = make_latents(len(views), seed)
     together = guided_noise(
@@ -159,8 +169,8 @@ def test_a_batch_equals_its_samples_one_by_one(views: list[tuple[float, float]],
     for i in range(len(views)):
         one = slice(i, i + 1)
         alone = build_condition(text, azimuth[one], elevation[one], chosen)
-        single = guided_noise(RecordingNetwork(), noisy[one], timesteps[one], alone, 25.0)
-        torch.testing.assert_close(together[one], single, rtol=1e-4, atol=1e-3)
+        lone = guided_noise(RecordingNetwork(), noisy[one], timesteps[one], alone, 25.0)
+        torch.testing.assert_close(together[one], lone, rtol=1e-4, atol=1e-3)
 
 
 def test_law_1_a_negative_equal_to_the_positive_changes_nothing():
@@ -177,7 +187,7 @@ def test_law_1_a_negative_equal_to_the_positive_changes_nothing():
 
 
 def test_law_2_each_sample_meets_its_own_negatives():
-    azimuth, elevation = np.float32([-30.0, 180.0, 0.0, 40.0]), np.float32([0.0, 0.0, 0.0, 80.0])
+    azimuth, elevation = single([-30.0, 180.0, 0.0, 40.0]), single([0.0, 0.0, 0.0, 80.0])
     text, (noisy, timesteps) = make_text(), make_latents(4)
     network = RecordingNetwork()
     guided_noise(network, noisy, timesteps, build_condition(text, azimuth, elevation, GuidanceSettings()), 25.0)
@@ -198,8 +208,8 @@ def test_law_3_toggling_changes_nothing_but_perp_neg(scale: float):
     text, (noisy, timesteps) = make_text(), make_latents(2)
 
     def guided(chosen: GuidanceSettings, elevation: float) -> Tensor:
-        place = np.float32([elevation, elevation])
-        condition = build_condition(text, np.float32([60.0, -150.0]), place, chosen)
+        place = single([elevation, elevation])
+        condition = build_condition(text, single([60.0, -150.0]), place, chosen)
         return guided_noise(RecordingNetwork(), noisy, timesteps, condition, scale)
 
     on = GuidanceSettings()
@@ -229,7 +239,7 @@ def test_a_weight_of_zero_costs_no_evaluation():
     def evaluations(azimuth: list[float], elevation: list[float], chosen: GuidanceSettings) -> int:
         noisy, timesteps = make_latents(len(azimuth))
         network = RecordingNetwork()
-        condition = build_condition(text, np.float32(azimuth), np.float32(elevation), chosen)
+        condition = build_condition(text, single(azimuth), single(elevation), chosen)
         guided_noise(network, noisy, timesteps, condition, 25.0)
         return len(network.noisy)
 
@@ -248,7 +258,7 @@ def test_a_weight_of_zero_costs_no_evaluation():
 def test_camera_tokens_follow_the_text_where_they_should(in_unconditional: bool):
     text, camera = make_text(), torch.randn(2, 2, 48, generator=torch.Generator().manual_seed(9))
     condition = build_condition(
-        text, np.float32([40.0, 90.0]), np.float32([0.0, 0.0]), GuidanceSettings(), camera, in_unconditional
+        text, single([40.0, 90.0]), single([0.0, 0.0]), GuidanceSettings(), camera, in_unconditional
     )
     owners = [0, 1, 0, 1, 0, 0, 1]  # unconditional, positive, negatives
     assert condition.tokens.shape == (7, 5, 48)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import diffusers
 import pytest
 import torch
-from diffusers import DDPMScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -18,6 +20,8 @@ from backend.guidance.distillation import (
     timestep_shares,
 )
 from backend.request import GuidanceSettings
+
+DDPMScheduler: Any = diffusers.DDPMScheduler
 
 
 def make_schedule(kind: str = "epsilon") -> NoiseSchedule:

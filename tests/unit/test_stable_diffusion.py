@@ -1,0 +1,308 @@
+"""The Stable Diffusion family, end to end from a folder on disk: a tiny pipeline with random weights, on the CPU."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from backend.cameras import CameraBatch, orbit_cameras
+from backend.errors import ModelError, RequestError
+from backend.guidance import GuidanceResult
+from backend.guidance.conditioning import Condition, guided_noise
+from backend.guidance.distillation import score_gradient
+from backend.guidance.model_folder import open_model
+from backend.guidance.stable_diffusion import StableDiffusionGuidance, encode_texts, resized
+from backend.request import GuidanceSettings
+from tests.unit.tiny_model import (
+    CPU,
+    TOKENS,
+    WORDS,
+    add_camera,
+    diffusers,
+    edit,
+    load,
+    make_pipeline,
+    tokenizer_of,
+    transformers,
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks this small are slower on two threads, much slower on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder; not to be changed."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    make_pipeline().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tiny(written: Path) -> Any:
+    """The model with default settings, for "a red duck"."""
+    return load(written)
+
+
+@pytest.fixture
+def folder(written: Path, tmp_path: Path) -> Path:
+    """A copy of the folder, to be changed."""
+    return Path(shutil.copytree(written, tmp_path / "model"))
+
+
+def cameras(*azimuth: float, elevation: float = 10.0) -> CameraBatch:
+    return orbit_cameras(list(azimuth), elevation, 3.0, 40.0)
+
+
+def judge(guidance: Any, where: CameraBatch, seed: int = 0, side: int = 16, progress: float = 0.2) -> GuidanceResult:
+    images = torch.rand(len(where), 3, side, side, generator=torch.Generator().manual_seed(5))
+    return guidance.gradient(images, where, progress, torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("side", [16, 8, 40])
+def test_gradient_of_a_batch(tiny: Any, side: int):
+    result = judge(tiny, cameras(30.0, -170.0), side=side)
+    assert result.gradient.shape == (2, 3, side, side)
+    assert result.gradient.dtype == torch.float32
+    assert torch.isfinite(result.gradient).all()
+    assert all(float(g.abs().max()) > 0 for g in result.gradient)
+    assert result.loss > 0
+    assert result.diagnostics["evaluations"] == 8
+    assert 20 <= result.diagnostics["timestep"] <= 980
+    assert result.diagnostics["nonfinite"] == 0
+
+
+def test_gradient_is_that_of_the_latents_through_the_encoder(written: Path):
+    """Against diffusers' own parts in straight autograd: encode, add noise, guide (Perp-Neg off), weigh, go back."""
+    settings = GuidanceSettings(perp_neg="off", guidance_scale=7.5, timestep_anneal="none")
+    result = judge(load(written, settings), cameras(0.0, 180.0))
+    pipe = diffusers.StableDiffusionPipeline.from_pretrained(written, safety_checker=None)
+    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(5), requires_grad=True)
+    draws = torch.Generator().manual_seed(0)
+    latents = pipe.vae.encode(2 * images - 1).latent_dist.sample(draws) * 0.5
+    timesteps = torch.randint(20, 981, (2,), generator=draws)
+    noise = torch.randn(latents.shape, generator=draws)
+    prompts = ["", "", "a red duck, front view", "a red duck, back view"]
+    ids = pipe.tokenizer(prompts, padding="max_length", max_length=TOKENS, return_tensors="pt").input_ids
+    with torch.no_grad():
+        noisy = pipe.scheduler.add_noise(latents, noise, timesteps)
+        prediction = pipe.unet(noisy.repeat(2, 1, 1, 1), timesteps.repeat(2), pipe.text_encoder(ids)[0]).sample
+        nothing, positive = prediction.chunk(2)
+        weight = 1 - pipe.scheduler.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+        error = weight * (nothing + 7.5 * (positive - nothing) - noise)
+    (expected,) = torch.autograd.grad((error * latents).sum() / 2, images)
+    torch.testing.assert_close(result.gradient, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_deterministic_and_global_chance_untouched(written: Path):
+    state = torch.random.get_rng_state()
+    where = cameras(30.0, 100.0)
+    loaded = load(written)
+    first, again = judge(loaded, where), judge(load(written), where)
+    other = judge(loaded, where, seed=1)
+    assert torch.equal(first.gradient, again.gradient)
+    assert first.loss == again.loss
+    assert not torch.equal(first.gradient, other.gradient)
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_stepping_against_the_gradient_moves_latents_against_the_score(written: Path):
+    """The sign is right: an image that descends takes its latents along −w(t)(ε̂ − ε) (same draws)."""
+    guidance = load(written, GuidanceSettings(guidance_scale=1.0, perp_neg="off"))
+    images = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(2))
+    latents = guidance.encode(images, torch.Generator().manual_seed(0))
+    result = guidance.gradient(images, cameras(0.0), 0.0, torch.Generator().manual_seed(0))
+    step = 1e-3 / result.gradient.abs().max()
+    moved = guidance.encode(images - step * result.gradient, torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    torch.randn(latents.shape, generator=generator)
+
+    def predict(noisy: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        return guided_noise(guidance.predict_noise, noisy, timesteps, guidance.condition(cameras(0.0)), 1.0)
+
+    score = score_gradient(latents, predict, guidance.networks.schedule, guidance.settings, 0.0, generator)
+    assert float(((moved - latents) * score.gradient).sum()) < 0
+
+
+def test_prediction_types_are_read_from_the_scheduler(folder: Path):
+    where = cameras(30.0)
+    gradients = []
+    for kind in ("epsilon", "v_prediction", "sample"):
+        edit(folder / "scheduler" / "scheduler_config.json", prediction_type=kind)
+        gradients.append(judge(load(folder), where).gradient)
+    assert not torch.allclose(gradients[0], gradients[1])
+    assert not torch.allclose(gradients[1], gradients[2])
+    edit(folder / "scheduler" / "scheduler_config.json", prediction_type="flow")
+    with pytest.raises(ModelError, match="predicts 'flow'"):
+        load(folder)
+
+
+def test_texts_are_those_of_the_model_and_the_encoder_is_freed(written: Path):
+    guidance = load(written, prompt="a blue car", negative="ugly")
+    pipe = diffusers.StableDiffusionPipeline.from_pretrained(written, safety_checker=None)
+    texts = ["a blue car, back view", "ugly"]
+    ids = pipe.tokenizer(texts, padding="max_length", max_length=TOKENS, return_tensors="pt").input_ids
+    with torch.no_grad():
+        expected = pipe.text_encoder(ids)[0]
+    torch.testing.assert_close(guidance.text.views[2], expected[0])
+    torch.testing.assert_close(guidance.text.unconditional, expected[1])
+    modules = [value for value in vars(guidance).values() if isinstance(value, torch.nn.Module)]
+    assert not modules
+    assert not any("CLIP" in type(part).__name__ for part in vars(guidance.networks).values())
+
+
+def test_prompt_view_and_negative_prompt_all_matter(written: Path, tiny: Any):
+    base = judge(tiny, cameras(30.0)).gradient
+    assert not torch.equal(base, judge(load(written, prompt="a blue car"), cameras(30.0)).gradient)
+    assert not torch.equal(base, judge(load(written, negative="ugly"), cameras(30.0)).gradient)
+    assert not torch.equal(base, judge(tiny, cameras(80.0)).gradient)
+    assert not torch.equal(base, judge(tiny, cameras(30.0, elevation=75.0)).gradient)
+    # Without camera conditioning, left and right are both "side".
+    assert torch.equal(base, judge(tiny, cameras(-30.0)).gradient)
+
+
+def test_camera_tokens_reach_the_network(folder: Path, tiny: Any):
+    plain = judge(tiny, cameras(30.0)).gradient
+    add_camera(folder)
+    guidance = load(folder)
+    told = judge(guidance, cameras(30.0)).gradient
+    assert not torch.equal(plain, told)
+    assert not torch.equal(told, judge(guidance, cameras(-30.0)).gradient)
+    untold = judge(load(folder, GuidanceSettings(camera_conditioning=False)), cameras(30.0)).gradient
+    assert torch.equal(plain, untold)
+
+
+def test_padded_rows_equal_a_call_of_their_own(folder: Path):
+    """The unconditional rows have fewer tokens: masked in one call or alone in another, it is the same."""
+    add_camera(folder)
+    guidance = load(folder)
+    where = cameras(30.0, 170.0)
+    noisy = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(3))
+    timesteps = torch.tensor([300, 700])
+    with torch.no_grad():
+        condition: Condition = guidance.condition(where)
+        assert condition.mask is not None
+        own = torch.tensor([0, 1, 0, 1, *condition.negatives.sample.tolist()])
+        together = guidance.predict_noise(noisy[own], timesteps[own], condition.tokens, condition.mask)
+        short = guidance.predict_noise(noisy, timesteps, condition.tokens[:2, :TOKENS], None)
+        long = guidance.predict_noise(noisy[own[2:]], timesteps[own[2:]], condition.tokens[2:], None)
+    torch.testing.assert_close(together, torch.cat([short, long]), rtol=1e-4, atol=1e-5)
+
+
+def test_a_batch_equals_its_samples(folder: Path):
+    add_camera(folder)
+    guidance = load(folder)
+    where = cameras(0.0, 40.0, -120.0)
+    noisy = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(3))
+    timesteps = torch.tensor([100, 500, 900])
+    with torch.no_grad():
+        together = guided_noise(guidance.predict_noise, noisy, timesteps, guidance.condition(where), 25.0)
+        for i in range(3):
+            condition = guidance.condition(where[i : i + 1])
+            one = guided_noise(guidance.predict_noise, noisy[i : i + 1], timesteps[i : i + 1], condition, 25.0)
+            torch.testing.assert_close(together[i : i + 1], one, rtol=1e-3, atol=1e-3)
+
+
+def test_resizing():
+    images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert resized(images, (64, 64)) is images
+    # Antialiased: a checkerboard shrinks to its mean, not to one of its colours.
+    board = (torch.arange(64).view(1, -1) + torch.arange(64).view(-1, 1)).remainder(2).float().expand(1, 3, 64, 64)
+    assert float((resized(board, (16, 16)) - 0.5)[..., 2:-2, 2:-2].abs().max()) < 0.05
+    assert resized(images, (16, 32)).shape == (1, 3, 16, 32)
+    torch.testing.assert_close(resized(torch.full((1, 3, 8, 8), 0.3), (16, 16)), torch.full((1, 3, 16, 16), 0.3))
+
+
+@pytest.mark.parametrize("layout", ["tokenizer.json", "vocab.json and merges.txt"])
+def test_tokenizer_of_a_few_words_survives_saving(folder: Path, tiny: Any, layout: str):
+    vocabulary, merges = tokenizer_of(WORDS)
+    place = folder / "tokenizer"
+    if layout != "tokenizer.json":
+        (place / "tokenizer.json").unlink()
+        (place / "vocab.json").write_text(json.dumps(vocabulary))
+        lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
+        (place / "merges.txt").write_text("\n".join(lines) + "\n")
+    read = transformers.CLIPTokenizer.from_pretrained(place)
+    ids = read("a Red duck, front view").input_ids
+    whole = [f"{word}</w>" for word in ("a", "red", "duck", ",", "front", "view")]
+    assert ids == [vocabulary[token] for token in ("<|startoftext|>", *whole, "<|endoftext|>")]
+    assert read.model_max_length == TOKENS
+    texts = encode_texts(open_model(str(folder)), "a red duck", "", CPU)
+    torch.testing.assert_close(texts.views, tiny.text.views)
+
+
+def test_half_precision_weights_and_the_fp16_variant(folder: Path, tiny: Any):
+    expected = judge(tiny, cameras(30.0)).gradient
+    for part, stem in (
+        ("unet", "diffusion_pytorch_model"),
+        ("vae", "diffusion_pytorch_model"),
+        ("text_encoder", "model"),
+    ):
+        path = folder / part / f"{stem}.safetensors"
+        half = {name: value.half() for name, value in load_file(path).items()}
+        path.unlink()
+        save_file(half, folder / part / f"{stem}.fp16.safetensors", metadata={"format": "pt"})
+    guidance = load(folder)
+    assert guidance.dtype == torch.float32
+    found = judge(guidance, cameras(30.0)).gradient
+    assert torch.nn.functional.cosine_similarity(found.flatten(), expected.flatten(), 0) > 0.99
+
+
+def test_a_prompt_that_does_not_fit_is_an_error_not_cut_off(written: Path):
+    fitting = " ".join(["red"] * (TOKENS - 5))  # start, ",", "side", "view", end
+    load(written, prompt=fitting)
+    with pytest.raises(RequestError, match=f"has {TOKENS + 1} tokens, and the model reads {TOKENS}"):
+        load(written, prompt=fitting + " red")
+    with pytest.raises(RequestError, match="too long"):
+        load(written, negative=" ".join(["red"] * TOKENS))
+
+
+def test_settings_reach_the_gradient(tiny: Any):
+    where = cameras(40.0)
+    base = GuidanceSettings()
+    results = [judge(StableDiffusionGuidance(tiny.networks, tiny.text, s), where).gradient for s in (
+        base,
+        replace(base, guidance_scale=50.0),
+        replace(base, perp_neg="off"),
+        replace(base, perp_neg="threestudio"),
+        replace(base, perp_neg_strength=4.0),
+        replace(base, weighting="uniform"),
+        replace(base, timestep_range=(0.5, 0.51)),
+    )]  # fmt: skip
+    for i, one in enumerate(results):
+        assert not any(torch.allclose(one, other, rtol=1e-3) for other in results[i + 1 :])
+
+
+def test_cameras_are_numpy_and_images_may_be_any_float(tiny: Any):
+    where = cameras(40.0)
+    assert isinstance(where.azimuth, np.ndarray)
+    images = torch.rand(1, 3, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    result = tiny.gradient(images, where, 0.2, torch.Generator().manual_seed(0))
+    assert result.gradient.dtype == torch.float32
+
+
+@pytest.mark.gpu
+def test_half_precision_on_cuda_agrees_with_single_on_the_cpu(written: Path, tiny: Any):
+    guidance = load(written, device=torch.device("cuda"))
+    assert guidance.dtype == torch.float16
+    on_gpu = judge(guidance, cameras(30.0, 100.0))
+    assert on_gpu.gradient.dtype == torch.float32
+    on_cpu = judge(tiny, cameras(30.0, 100.0))
+    flat = [result.gradient.flatten().cpu() for result in (on_gpu, on_cpu)]
+    assert torch.nn.functional.cosine_similarity(flat[0], flat[1], 0) > 0.99
+    assert on_gpu.loss == pytest.approx(on_cpu.loss, rel=0.05)
