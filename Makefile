@@ -46,7 +46,7 @@ lint-rules: dev
 	$(venv) -m ruff check --no-cache --output-format concise .
 
 lint-format: dev
-	$(venv) -m ruff format --no-cache --check --quiet .
+	$(venv) -m ruff format --no-cache --check --output-format concise .
 
 lint-types: dev
 	$(venv) -m pyright
