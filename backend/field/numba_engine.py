@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -41,9 +42,12 @@ class NumbaEngine:
         """Jᵀv [N, 3]; see :class:`.engine.HashEngine`."""
         return _Pull.apply(params, v, x, self, min(levels, self.layout.config.n_levels))
 
-    def shares(self, points: int, pieces: int) -> int:
-        """Shares for a kernel over that many points that splits into that many pieces."""
-        return 1 if points * self.layout.config.n_levels < _INLINE_LOOKUPS else share_count(pieces)
+    def run(self, task: Callable[[int, int], object], points: int, pieces: int) -> None:
+        """Run a kernel over that many points, which splits into that many pieces, in as many shares as pay."""
+        if points * self.layout.config.n_levels < _INLINE_LOOKUPS:
+            task(0, 1)
+        else:
+            run_shares(task, share_count(pieces))
 
 
 def _array(tensor: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -65,7 +69,7 @@ class _Encode(torch.autograd.Function):
                 engine.features, share, shares,
             )  # fmt: skip
 
-        run_shares(task, engine.shares(len(points), len(engine.scales)))
+        engine.run(task, len(points), len(engine.scales))
         return out.t()
 
     @staticmethod
@@ -82,7 +86,7 @@ class _Encode(torch.autograd.Function):
                 engine.features, share, shares,
             )  # fmt: skip
 
-        run_shares(task, engine.shares(len(points), max(1, ctx.levels)))
+        engine.run(task, len(points), ctx.levels)
         return out, None, None, None
 
 
@@ -94,8 +98,8 @@ class _Pull(torch.autograd.Function):
         points, table, rows = _array(x), _array(params), _array(v.t())
         out = torch.empty(3, len(points))
         array = out.numpy()
-        wanted = engine.shares(len(points), len(points) // 256)
-        block = min(kernels.BLOCK, -(-max(1, len(points)) // wanted))
+        pieces = max(1, len(points) // 256)
+        block = min(kernels.BLOCK, -(-len(points) // min(pieces, torch.get_num_threads())) or 1)
 
         def task(share: int, shares: int) -> None:
             kernels.pull(
@@ -103,7 +107,7 @@ class _Pull(torch.autograd.Function):
                 engine.features, block, share, shares,
             )  # fmt: skip
 
-        run_shares(task, wanted)
+        engine.run(task, len(points), pieces)
         return out.t()
 
     @staticmethod
@@ -121,5 +125,5 @@ class _Pull(torch.autograd.Function):
                 pushed_array, ctx.levels, engine.features, share, shares,
             )  # fmt: skip
 
-        run_shares(task, engine.shares(len(points), max(1, ctx.levels)))
+        engine.run(task, len(points), ctx.levels)
         return out, pushed.t(), None, None, None

@@ -26,11 +26,13 @@ def run_shares(task: Callable[[int, int], object], shares: int) -> None:
     """Call ``task(share, shares)`` for every share at once and wait for all; the first exception is raised again.
 
     In the workers torch records no gradients and uses one thread. The split must not change any result: callers hand
-    whole levels or whole blocks to a share.
+    whole levels or whole blocks to a share. Even a single share runs in a worker, lest torch splits its sums among
+    threads; with one thread in all, the caller does it.
     """
-    if shares <= 1:
+    if torch.get_num_threads() == 1:
         with torch.no_grad():
-            task(0, 1)
+            for share in range(shares):
+                task(share, shares)
         return
     pool = _pool(shares)
     futures = [pool.submit(task, share, shares) for share in range(shares)]
