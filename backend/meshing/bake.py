@@ -57,13 +57,16 @@ def visible_depth(field: FieldLike, vertices: Floats, normals: Floats, spacing: 
     return np.where(total > 1e-3, expected, 0.0).astype(np.float32)
 
 
-def rasterize_uv(points: Floats, faces: Integers, uvs: Floats, size: int) -> tuple[Booleans, Floats]:
+def rasterize_uv(
+    points: Floats, faces: Integers, uvs: Floats, size: int, border: float = BORDER
+) -> tuple[Booleans, Floats]:
     """Which texels show the surface, [size, size], and the points [N, 3] they show, in row order.
 
-    Conservative: texels whose centre is outside every triangle but within ``BORDER`` of one show its nearest point.
+    Conservative: texels whose centre is outside every triangle but within ``border`` texels of one, show the
+    nearest point of that triangle.
     """
     pixels = np.stack([uvs[:, 0] * size - 0.5, (1.0 - uvs[:, 1]) * size - 0.5], axis=1).astype(np.float64)
-    owner, weights = _nearest_triangles(pixels, faces, size, BORDER)
+    owner, weights = _nearest_triangles(pixels, faces, size, border)
     covered = owner >= 0
     corners = points[faces[owner[covered]]]
     return covered, np.einsum("nc,nci->ni", weights[covered], corners).astype(np.float32)

@@ -17,7 +17,7 @@ from trimesh.visual.material import PBRMaterial
 
 from ..errors import OutputError
 from ..files import write_atomically
-from .mesh import Bytes, Floats, Mesh, vertex_normals
+from .mesh import Bytes, Floats, Mesh, vertex_normals, weld
 
 NAME = "dreamlathe"
 ROUGHNESS = 0.8
@@ -63,7 +63,8 @@ def write_glb(mesh: Mesh, path: str | Path) -> None:
 def write_obj(mesh: Mesh, path: str | Path) -> None:
     """Wavefront OBJ with its material (.mtl) and texture (.png) beside it, named like it; Y-up, front toward +Z.
 
-    The material is opaque: ``d 1`` and no ``Tr``, which readers understand in opposite ways.
+    The material is opaque: ``d 1`` and no ``Tr``, which readers understand in opposite ways. Positions along texture
+    seams are written once, so that the surface is whole after import.
     Raises OutputError if the path cannot be written; the OBJ is written last, so that it never names missing files.
     """
     path = Path(path)
@@ -71,16 +72,20 @@ def write_obj(mesh: Mesh, path: str | Path) -> None:
     write_atomically(texture, png_bytes(mesh.texture))
     lines = [f"newmtl {NAME}", "Ka 0 0 0", "Kd 1 1 1", "Ks 0 0 0", "d 1", "illum 1", f"map_Kd {texture.name}", ""]
     write_atomically(material, "\n".join(lines).encode())
+    points, corners = weld(mesh)
+    indices = np.stack([corners, mesh.faces, corners], axis=2).reshape(-1, 9) + 1
+    normals = np.empty_like(points)
+    normals[corners] = mesh.normals[mesh.faces]
     parts = [
         "# Y-up, front toward +Z (Blender's import defaults: forward -Z, up Y)",
         f"mtllib {material.name}",
         f"o {NAME}",
-        _rows("v %.6f %.6f %.6f", to_y_up(mesh.vertices)),
+        _rows("v %.6f %.6f %.6f", to_y_up(points)),
         _rows("vt %.6f %.6f", mesh.uvs),
-        _rows("vn %.5f %.5f %.5f", to_y_up(mesh.normals)),
+        _rows("vn %.5f %.5f %.5f", to_y_up(normals)),
         f"usemtl {NAME}",
         "s 1",
-        _rows("f %d/%d/%d %d/%d/%d %d/%d/%d", np.repeat(mesh.faces + 1, 3, axis=1)),
+        _rows("f %d/%d/%d %d/%d/%d %d/%d/%d", indices),
         "",
     ]
     write_atomically(path, "\n".join(parts).encode())
@@ -94,10 +99,10 @@ def read_mesh(path: str | Path) -> Mesh:
     Raises OutputError if the file is missing or is no mesh.
     """
     try:
-        scene: Any = trimesh.load_scene(path, process=False, maintain_order=True)
+        scene: Any = trimesh.load_scene(path, process=False)
         parts = [part for node in scene.graph.nodes_geometry if (part := _part(scene, node)) is not None]
         if not parts:
-            raise ValueError("it has no faces")  # noqa: TRY301
+            raise ValueError("it has no faces")
     except Exception as error:  # noqa: BLE001 - trimesh raises whatever its parsers do
         raise OutputError(f"{path} cannot be read as a mesh ({error}).", "Choose a GLB or OBJ file.") from None
     offsets = np.cumsum([0] + [len(part.vertices) for part in parts])

@@ -26,7 +26,7 @@ FLOATER_SHARE = 0.05
 FULLEST = 0.97
 """A field whose inside takes up more than this share of the ball is no object."""
 REFINEMENTS = 5
-"""Steps of the search for the true crossing along each grid edge."""
+"""Halvings of each grid edge in the search for the true crossing."""
 HINT = "Try another seed, more iterations or a larger guidance scale."
 
 
@@ -206,8 +206,8 @@ def _march(values: Floats) -> tuple[Floats, Integers]:
 def _refine(vertices: Floats, values: Floats, field: FieldLike, level: float, resolution: int) -> Floats:
     """Move each vertex along its grid edge to where the field itself crosses the level, and to rig space.
 
-    Regula falsi with the Illinois rule, on clipped log density. Without it a density that jumps within a voxel gives
-    terraces, since the grid's values then say only between which nodes it jumps.
+    Bisection, then a straight line between the log densities of what is left. Without it a density that jumps within
+    a voxel gives terraces, since the grid's values then say only between which nodes it jumps.
     """
     spacing = np.float32(2.0 / resolution)
     lower = np.floor(vertices).astype(np.int64)
@@ -215,18 +215,14 @@ def _refine(vertices: Floats, values: Floats, field: FieldLike, level: float, re
     upper = lower.copy()
     upper[np.arange(len(vertices)), along] += 1
     upper = np.minimum(upper, values.shape[0] - 1)
-    value_a, value_b = values[tuple(lower.T)].astype(np.float64), values[tuple(upper.T)].astype(np.float64)
-    point_a, point_b = lower * spacing - 1.0, upper * spacing - 1.0
-    start, end = np.zeros(len(vertices)), np.ones(len(vertices))
-    open_edges = (value_a > 0.0) != (value_b > 0.0)
-    share = np.where(open_edges, value_a / np.where(open_edges, value_a - value_b, 1.0), 0.0)
+    value_a, value_b = values[tuple(lower.T)], values[tuple(upper.T)]
+    point_a = (lower * spacing - 1.0).astype(np.float32)
+    point_b = (upper * spacing - 1.0).astype(np.float32)
     for _ in range(REFINEMENTS):
-        points = (point_a + share[:, None] * (point_b - point_a)).astype(np.float32)
-        value = _log_contrast(query_density(field, points), level).astype(np.float64)
+        middle = 0.5 * (point_a + point_b)
+        value = _log_contrast(query_density(field, middle), level)
         same = (value > 0.0) == (value_a > 0.0)
-        start, end = np.where(same, share, start), np.where(same, end, share)
-        value_b = np.where(same, value_b * 0.5, value)
-        value_a = np.where(same, value, value_a * 0.5)
-        slope = np.where(open_edges, value_a - value_b, 1.0)
-        share = np.where(open_edges, start + (end - start) * value_a / slope, share)
-    return (point_a + np.clip(share, 0.0, 1.0)[:, None] * (point_b - point_a)).astype(np.float32)
+        point_a, value_a = np.where(same[:, None], middle, point_a), np.where(same, value, value_a)
+        point_b, value_b = np.where(same[:, None], point_b, middle), np.where(same, value_b, value)
+    share = np.clip(value_a / (value_a - value_b), 0.0, 1.0)
+    return point_a + share[:, None] * (point_b - point_a)

@@ -34,6 +34,12 @@ class Mesh:
     """[T, T, 3], sRGB; row 0 is the top of the picture (v = 1)."""
 
 
+def weld(mesh: Mesh) -> tuple[Floats, Integers]:
+    """The surface without seams: distinct positions [P, 3], and faces [F, 3] of them in the mesh's order."""
+    points, index = np.unique(mesh.vertices, axis=0, return_inverse=True)
+    return points, index.reshape(-1).astype(np.int32)[mesh.faces]
+
+
 def to_bytes(image: NDArray[np.floating]) -> Bytes:
     """[0, 1] to 0 … 255, rounded."""
     return (np.clip(image, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
