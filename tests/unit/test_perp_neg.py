@@ -95,7 +95,7 @@ def formula(
     shares = view_weights(azimuth, elevation, 60.0)
     for index in range(len(noisy)):
         x, t = noisy[index].double(), timesteps[index]
-        positive = sum(float(shares[index, view]) * text.views[view].double() for view in range(4))
+        positive = torch.einsum("v,vtd->td", torch.from_numpy(shares[index]), text.views.double())
         nothing = network(x, t, text.unconditional.double())
         e_pos = network(x, t, positive) - nothing
         total = e_pos.clone()
