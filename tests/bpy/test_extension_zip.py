@@ -41,7 +41,7 @@ def test_the_zip_is_valid_and_holds_what_runs(builder: ModuleType, tmp_path: Pat
 @pytest.mark.parametrize(
     ("good", "bad", "named"),
     [
-        ('"4.2.0"', '"4.2"', "blender_version_min"),
+        ('version = "0', 'version = "zero', "version"),
         ('own cameras"', 'own cameras."', "tagline"),
         ('"Camera"', '"AI"', "tag"),
         ('"dreamlathe"', '"dream-lathe"', "id"),
