@@ -6,7 +6,7 @@ from typing import Any
 
 import fast_simplification
 import numpy as np
-import trimesh
+from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array
 
 from .isosurface import FLOATER_SHARE, Surface
@@ -53,12 +53,16 @@ def decimate(vertices: Floats, faces: Integers, target: int) -> tuple[Floats, In
 
 
 def tidy(vertices: Floats, faces: Integers) -> tuple[Floats, Integers]:
-    """Weld equal vertices; drop degenerate and double faces, loose scraps, inside-out parts and unused vertices."""
-    mesh = trimesh.Trimesh(vertices, faces, process=False)
-    mesh.merge_vertices(merge_tex=True, merge_norm=True)
-    mesh.update_faces(mesh.nondegenerate_faces(height=1e-9))
-    mesh.update_faces(mesh.unique_faces())
-    points, triangles = np.asarray(mesh.vertices, np.float32), np.asarray(mesh.faces, np.int32)
+    """Weld equal vertices; drop collapsed faces, loose scraps, inside-out parts and unused vertices.
+
+    Nothing that is dropped opens a closed surface: faces with a corner twice, and pairs of faces on the same corners
+    (a flap folded flat), have no other side.
+    """
+    points, index = np.unique(vertices, axis=0, return_inverse=True)
+    triangles = index.reshape(-1)[faces]
+    corners = np.sort(triangles, axis=1)
+    triangles = triangles[(corners[:, 0] != corners[:, 1]) & (corners[:, 1] != corners[:, 2])]
+    triangles = triangles[_unpaired(triangles)].astype(np.int32)
     triangles = triangles[_solid(points, triangles)]
     used, compact = np.unique(triangles, return_inverse=True)
     return points[used], compact.reshape(-1, 3).astype(np.int32)
@@ -80,6 +84,14 @@ def _umbrella(faces: Integers, count: int) -> csr_array:
     data = np.concatenate([1.0 / degree[rows], -np.ones(count)])
     places = (np.concatenate([rows, diagonal]), np.concatenate([columns, diagonal]))
     return csr_array(coo_array((data, places), shape=(count, count)))
+
+
+def _unpaired(faces: NDArray[np.integer]) -> Booleans:
+    """[F]: the first of each odd number of faces that share their three corners."""
+    _, first, count = np.unique(np.sort(faces, axis=1), axis=0, return_index=True, return_counts=True)
+    result = np.zeros(len(faces), bool)
+    result[first[count % 2 == 1]] = True
+    return result
 
 
 def _solid(vertices: Floats, faces: Integers) -> Booleans:

@@ -14,7 +14,7 @@ from torch import Tensor
 from backend.errors import DivergedError
 from backend.meshing import Mesh, extract_mesh, voxelize
 from backend.meshing.bake import fill_nearest, rasterize_uv
-from backend.meshing.clean import decimate, taubin, tidy
+from backend.meshing.clean import clean_surface, decimate, taubin, tidy
 from backend.meshing.isosurface import Surface, extract_surface, sample_grid
 from backend.meshing.mesh import components, face_normals, signed_volume, vertex_normals, weld
 from backend.meshing.threshold import choose_level
@@ -248,13 +248,29 @@ def test_tidy_drops_what_is_broken():
     count = len(surface.vertices)
     scraps = surface.vertices[:3] + 1.0
     vertices = np.concatenate([surface.vertices, scraps, surface.vertices[:1]])
-    extra = np.array([[count, count + 1, count + 2], [0, 1, 1], surface.faces[5]], np.int32)
+    flap = [[count, 7, 8], [7, count, 8]]
+    extra = np.array([[count, count + 1, count + 2], [0, 1, 1], *flap], np.int32)
     moved = surface.faces.copy()
-    moved[moved == 0] = count + 3
+    moved[np.argmax((moved == 0).any(axis=1))] += (count + 3) * (moved[np.argmax((moved == 0).any(axis=1))] == 0)
     clean_vertices, clean_faces = tidy(vertices, np.concatenate([moved, extra]))
     assert len(clean_vertices) == count
     assert len(clean_faces) == len(surface.faces)
     assert is_closed(clean_faces)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_rough_fields_give_closed_surfaces(seed: int):
+    """Far more wrinkles than triangles: no edge is left open."""
+    waves = torch.randn((32, 3), generator=torch.Generator().manual_seed(seed)) * 25
+
+    def rough(x: Tensor) -> Tensor:
+        return 60 * torch.sigmoid((0.5 - x.norm(dim=1) + 0.02 * torch.sin(x @ waves.T).sum(dim=1)) / 0.02)
+
+    vertices, faces = clean_surface(surface_of(rough, 64), 1500)
+    edges = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
+    assert (np.unique(edges, axis=0, return_counts=True)[1] % 2 == 0).all()
+    assert components(faces)[0] == 1
+    assert signed_volume(vertices, faces).sum() > 0.3
 
 
 def test_normals_of_a_ball_point_outwards():
