@@ -1,7 +1,7 @@
 """Every kind of the built-in model, generated once and compared with its true shape.
 
-``python -m benchmarks.toybox_shapes --out out/shapes`` runs what is missing there (jobs resume, finished ones are kept),
-prints a table, and writes ``results.json`` and a contact sheet: a row per kind, 8 azimuths, and the true object beneath.
+``python -m benchmarks.toybox_shapes --out out/shapes`` runs what is missing there (jobs resume, finished ones stay),
+prints a table, and writes ``results.json`` and a contact sheet: per kind, 8 azimuths, the true object beneath.
 """
 
 from __future__ import annotations
@@ -117,12 +117,17 @@ def main() -> None:
     for kind in arguments.kinds:
         row = run_kind(kind, arguments)
         rows.append(row)
-        print(f"{row['prompt']:28} {row['iou']:6.3f} {row['chamfer']:8.4f} {row['faces']:7d} {row['seconds']:8.1f}", flush=True)
+        print(
+            f"{row['prompt']:28} {row['iou']:6.3f} {row['chamfer']:8.4f} {row['faces']:7d} {row['seconds']:8.1f}",
+            flush=True,
+        )
     mean = {name: float(np.mean([row[name] for row in rows])) for name in ("iou", "chamfer", "seconds")}
     print(f"{'mean':28} {mean['iou']:6.3f} {mean['chamfer']:8.4f} {'':7} {mean['seconds']:8.1f}")
     sheet = [np.asarray(Image.open(arguments.out / row["kind"] / "compared.png")) for row in rows]
     Image.fromarray(np.concatenate(sheet)).save(arguments.out / "shapes.png")
-    (arguments.out / "results.json").write_text(json.dumps({"mean": mean, "kinds": rows}, indent=2) + "\n", encoding="utf-8")
+    (arguments.out / "results.json").write_text(
+        json.dumps({"mean": mean, "kinds": rows}, indent=2) + "\n", encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

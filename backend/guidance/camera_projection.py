@@ -1,7 +1,7 @@
 """Camera conditioning: a camera becomes a few extra tokens of the UNet's cross-attention.
 
-An optional part of a model folder (``camera_projection/``), beside the ordinary parts of a Stable Diffusion pipeline, so
-that the folder stays one that diffusers loads: without the extra tokens the UNet is an ordinary text-conditioned one.
+An optional part of a model folder (``camera_projection/``), beside the ordinary parts of a Stable Diffusion pipeline,
+so that the folder stays one that diffusers loads: without the extra tokens the UNet is an ordinary one.
 The idea of telling a 2D model its camera is MVDream's (arXiv 2308.16512), which adds it to the time embedding instead.
 """
 
@@ -28,20 +28,26 @@ class Cameras(Protocol):
     """What of a camera batch is needed here (see :class:`backend.cameras.CameraBatch`)."""
 
     @property
-    def camera_to_world(self) -> NDArray[np.float32]: ...
+    def camera_to_world(self) -> NDArray[np.float32]:
+        """[B, 4, 4]."""
+        ...
 
     @property
-    def focal(self) -> NDArray[np.float32]: ...
+    def focal(self) -> NDArray[np.float32]:
+        """[B, 2]."""
+        ...
 
     @property
-    def center(self) -> NDArray[np.float32]: ...
+    def center(self) -> NDArray[np.float32]:
+        """[B, 2]."""
+        ...
 
 
 def camera_features(cameras: Cameras) -> NDArray[np.float32]:
     """Numbers of order 1 that fix a camera: [B, 16] float32.
 
-    World-to-camera rotation (9), the ball's centre in camera space (3, divided by 3), vertical focal length (1, halved),
-    the centre's place in the image (2) and the ball's apparent radius (1), both in normalised image coordinates.
+    World-to-camera rotation (9), the ball's centre in camera space (3, divided by 3), vertical focal length (1,
+    halved), the centre's place in the image (2) and the ball's apparent radius (1), both normalised.
     """
     pose = np.asarray(cameras.camera_to_world, np.float64)
     rotation = pose[:, :3, :3].transpose(0, 2, 1)
@@ -61,7 +67,11 @@ class CameraProjection(nn.Module):
         super().__init__()
         self.width, self.n_tokens, self.hidden = width, n_tokens, hidden
         self.net = nn.Sequential(
-            nn.Linear(N_FEATURES, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, n_tokens * width)
+            nn.Linear(N_FEATURES, hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, n_tokens * width),
         )
 
     def forward(self, features: Tensor) -> Tensor:
@@ -73,7 +83,9 @@ class CameraProjection(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         config = {"width": self.width, "n_tokens": self.n_tokens, "hidden": self.hidden}
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        save_file({k: v.contiguous() for k, v in self.state_dict().items()}, folder / "diffusion_pytorch_model.safetensors")
+        save_file(
+            {k: v.contiguous() for k, v in self.state_dict().items()}, folder / "diffusion_pytorch_model.safetensors"
+        )
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> CameraProjection:
@@ -84,5 +96,7 @@ class CameraProjection(nn.Module):
             module.load_state_dict({k: v.to(torch.float32) for k, v in weights.items()})
         except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
             reason = str(error).splitlines()[0]
-            raise ModelError(f"The camera projection in {folder} cannot be read ({reason}).", "Copy the model anew.") from None
+            raise ModelError(
+                f"The camera projection in {folder} cannot be read ({reason}).", "Copy the model anew."
+            ) from None
         return module

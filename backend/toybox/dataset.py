@@ -37,8 +37,11 @@ class Bias:
 
 @dataclass(frozen=True)
 class Pictures:
-    """N pictures: ``rgb`` [N, S, S, 3] uint8 sRGB, straight; ``alpha`` [N, S, S] uint8; ``features`` [N, 16];
-    ``kind``, ``colour``, ``view`` [N] indices into KIND_NAMES, COLOUR_NAMES, VIEWS; ``azimuth``, ``elevation`` [N] deg."""
+    """N pictures.
+
+    ``rgb`` [N, S, S, 3] uint8 sRGB, straight; ``alpha`` [N, S, S] uint8; ``features`` [N, 16];
+    ``kind``, ``colour``, ``view`` [N] indices into KIND_NAMES, COLOUR_NAMES, VIEWS; ``azimuth``, ``elevation`` [N] deg.
+    """
 
     rgb: NDArray[np.uint8]
     alpha: NDArray[np.uint8]
@@ -75,7 +78,7 @@ def _sample_light(rng: np.random.Generator, position: NDArray[np.float32]) -> Li
 def make_pictures(
     count: int, seed: int, size: int, front_share: float, workers: int = 1, report: Callable[[int], None] | None = None
 ) -> Pictures:
-    """Render ``count`` pictures of random objects; the same seed gives the same set, whatever ``workers`` (processes)."""
+    """Render ``count`` pictures of random objects; the same seed gives the same set, whatever ``workers``."""
     bounds = [(i, min(i + CHUNK, count)) for i in range(0, count, CHUNK)]
     if workers <= 1 or len(bounds) == 1:
         return _draw_chunk(0, count, seed, size, front_share)

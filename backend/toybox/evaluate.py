@@ -19,11 +19,12 @@ from torch import Tensor
 
 from ..cameras import orbit_cameras
 from ..guidance.camera_projection import SUBFOLDER, CameraProjection, camera_features
+from .batches import Batches
 from .captions import VIEWS, caption
 from .dataset import COLOUR_NAMES, KIND_NAMES, make_pictures
 from .judge import UNBIASED, train_judge
 from .model import IMAGE_SIZE
-from .train import Batches, psnr
+from .team import psnr
 
 VIEW_CAMERAS = {"front": (0.0, 12.0), "side": (90.0, 12.0), "back": (180.0, 12.0), "overhead": (0.0, 80.0)}
 
@@ -42,9 +43,14 @@ class Sampler:
         """Words alone, by diffusers' own pipeline: images [B, 3, S, S] in [0, 1]."""
         rng = torch.Generator().manual_seed(0)
         made = self.pipeline(
-            prompts, num_inference_steps=self.steps, guidance_scale=self.scale, output_type="pt", generator=rng,
-            height=IMAGE_SIZE, width=IMAGE_SIZE,
-        )  # fmt: skip
+            prompts,
+            num_inference_steps=self.steps,
+            guidance_scale=self.scale,
+            output_type="pt",
+            generator=rng,
+            height=IMAGE_SIZE,
+            width=IMAGE_SIZE,
+        )
         return made.images
 
     @torch.no_grad()
@@ -76,7 +82,12 @@ def evaluate(folder: Path, sheet: Path | None, colours: int) -> dict[str, Any]:
     """Every kind × ``colours`` colours × view; see the module."""
     sampler = Sampler(folder)
     judge, skill = train_judge(torch.device("cpu"))
-    asked = [(k, (k + 3 * c) % len(COLOUR_NAMES), v) for k in range(len(KIND_NAMES)) for c in range(colours) for v in range(len(VIEWS))]
+    asked = [
+        (k, (k + 3 * c) % len(COLOUR_NAMES), v)
+        for k in range(len(KIND_NAMES))
+        for c in range(colours)
+        for v in range(len(VIEWS))
+    ]
     prompts = [caption(KIND_NAMES[k], COLOUR_NAMES[c], VIEWS[v]) for k, c, v in asked]
     angles = np.array([VIEW_CAMERAS[VIEWS[v]] for _, _, v in asked])
     features = camera_features(orbit_cameras(angles[:, 0], angles[:, 1], 3.0, 40.0))
@@ -86,7 +97,9 @@ def evaluate(folder: Path, sheet: Path | None, colours: int) -> dict[str, Any]:
         verdict, truth = judge.verdict(images * 2 - 1), torch.tensor(asked).T
         right = {part: getattr(verdict, part) == truth[i] for i, part in enumerate(("kind", "colour", "view"))}
         report[name] = {part: float(hit.float().mean()) for part, hit in right.items()}
-        report[name]["view_by_word"] = {v: float(right["view"][truth[2] == i].float().mean()) for i, v in enumerate(VIEWS)}
+        report[name]["view_by_word"] = {
+            v: float(right["view"][truth[2] == i].float().mean()) for i, v in enumerate(VIEWS)
+        }
         asked_back = truth[2] == VIEWS.index("back")
         report[name]["front_when_asked_for_back"] = float((verdict.view[asked_back] == 0).float().mean())
         pictures.append(images)

@@ -5,16 +5,17 @@ It is never used in generation; it only tells whether samples show what was aske
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .batches import Batches
 from .captions import VIEWS
 from .dataset import COLOUR_NAMES, KIND_NAMES, Bias, make_pictures
 from .model import IMAGE_SIZE
-from .train import Batches
 
 UNBIASED = Bias(front_share=0.0, no_view_word=0.0, wrong_view_word=0.0)
 
@@ -35,7 +36,8 @@ class Judge(nn.Module):
         super().__init__()
         widths = (3, 32, 64, 128, 160)
         blocks = [
-            nn.Sequential(nn.Conv2d(a, b, 3, 2, 1), nn.GroupNorm(8, b), nn.ReLU()) for a, b in zip(widths, widths[1:], strict=False)
+            nn.Sequential(nn.Conv2d(a, b, 3, 2, 1), nn.GroupNorm(8, b), nn.ReLU())
+            for a, b in itertools.pairwise(widths)
         ]
         self.trunk = nn.Sequential(*blocks, nn.Flatten(), nn.Linear(160 * 16, 256), nn.ReLU(), nn.Dropout(0.1))
         self.heads = nn.ModuleList(nn.Linear(256, n) for n in (len(KIND_NAMES), len(COLOUR_NAMES), len(VIEWS)))
@@ -51,7 +53,9 @@ class Judge(nn.Module):
         return Verdict(*(logits.argmax(1) for logits in self.eval()(images)))
 
 
-def train_judge(device: torch.device, pictures: int = 12_000, steps: int = 1_500, seed: int = 77) -> tuple[Judge, dict[str, float]]:
+def train_judge(
+    device: torch.device, pictures: int = 12_000, steps: int = 1_500, seed: int = 77
+) -> tuple[Judge, dict[str, float]]:
     """Train on pictures of seed ``seed``; returns the judge and its accuracy on 1 000 pictures of another seed."""
     torch.manual_seed(seed)
     batches = Batches(make_pictures(pictures, seed, IMAGE_SIZE, 0.0, workers=2), UNBIASED, device, seed)
@@ -70,5 +74,6 @@ def train_judge(device: torch.device, pictures: int = 12_000, steps: int = 1_500
     images, _, _, pick = held_out.draw(1_000)
     verdict = judge.verdict(images)
     return judge, {
-        name: float((getattr(verdict, name) == getattr(held_out, name)[pick]).float().mean()) for name in ("kind", "colour", "view")
+        name: float((getattr(verdict, name) == getattr(held_out, name)[pick]).float().mean())
+        for name in ("kind", "colour", "view")
     }

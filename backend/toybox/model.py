@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -15,41 +16,59 @@ from ..guidance.camera_projection import SUBFOLDER, CameraProjection
 from .captions import WORDS, vocabulary
 
 IMAGE_SIZE = 64
-LATENT_CHANNELS = 8
+LATENT_CHANNELS = 12
 TEXT_WIDTH = 128
 TEXT_LENGTH = 16
 
 
 def make_vae() -> AutoencoderKL:
-    """Images [B, 3, 64, 64] in [−1, 1] to latents [B, 8, 16, 16]."""
+    """Images [B, 3, 64, 64] in [−1, 1] to latents [B, 12, 16, 16]; the encoder is set by :mod:`.encoder`."""
     vae = AutoencoderKL(
-        block_out_channels=(16, 32, 48), down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
-        layers_per_block=1, latent_channels=LATENT_CHANNELS, norm_num_groups=4, sample_size=IMAGE_SIZE,
+        block_out_channels=(16, 32, 48),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        layers_per_block=1,
+        latent_channels=LATENT_CHANNELS,
+        norm_num_groups=1,
+        sample_size=IMAGE_SIZE,
         mid_block_add_attention=False,
-    )  # fmt: skip
-    for module in vae.modules():  # residual branches start at nothing: learning is several times faster at first
+    )
+    for module in vae.modules():  # residual branches start at nothing: learning is faster at first
         if isinstance(module, ResnetBlock2D):
             nn.init.zeros_(module.conv2.weight)
     return vae
 
 
 def make_unet() -> UNet2DConditionModel:
-    """Denoiser of latents [B, 8, 16, 16], conditioned on tokens [B, any, 128]."""
+    """Denoiser of latents [B, 12, 16, 16], conditioned on tokens [B, any, 128]."""
     return UNet2DConditionModel(
-        sample_size=IMAGE_SIZE // 4, in_channels=LATENT_CHANNELS, out_channels=LATENT_CHANNELS, layers_per_block=1,
-        block_out_channels=(64, 112, 160), norm_num_groups=16, cross_attention_dim=TEXT_WIDTH, attention_head_dim=4,
+        sample_size=IMAGE_SIZE // 4,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        layers_per_block=1,
+        block_out_channels=(64, 112, 160),
+        norm_num_groups=16,
+        cross_attention_dim=TEXT_WIDTH,
+        attention_head_dim=4,
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-    )  # fmt: skip
+    )
 
 
 def make_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     """Token ids [B, 16] to embeddings [B, 16, 128]."""
     config = CLIPTextConfig(
-        vocab_size=len(tokenizer), hidden_size=TEXT_WIDTH, intermediate_size=2 * TEXT_WIDTH, num_hidden_layers=2,
-        num_attention_heads=4, max_position_embeddings=TEXT_LENGTH, projection_dim=TEXT_WIDTH,
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        hidden_size=TEXT_WIDTH,
+        intermediate_size=2 * TEXT_WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=TEXT_LENGTH,
+        projection_dim=TEXT_WIDTH,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
     return CLIPTextModel(config)
 
 
@@ -70,7 +89,11 @@ def make_tokenizer(folder: Path) -> CLIPTokenizer:
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(map(" ".join, merges)) + "\n")
     ends = {"unk_token": "<|endoftext|>", "pad_token": "<|endoftext|>", "bos_token": "<|startoftext|>"}
     return CLIPTokenizer(
-        str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=TEXT_LENGTH, eos_token="<|endoftext|>", **ends
+        str(folder / "vocab.json"),
+        str(folder / "merges.txt"),
+        model_max_length=TEXT_LENGTH,
+        eos_token="<|endoftext|>",
+        **ends,
     )
 
 
@@ -78,10 +101,10 @@ def _merged(pieces: list[str], merges: list[tuple[str, str]]) -> list[str]:
     """What byte-pair encoding makes of a word with these merges, best rank first."""
     rank = {pair: i for i, pair in enumerate(merges)}
     while len(pieces) > 1:
-        best = min(zip(pieces, pieces[1:], strict=False), key=lambda pair: rank.get(pair, len(rank)))
+        best = min(itertools.pairwise(pieces), key=lambda pair: rank.get(pair, len(rank)))
         if best not in rank:
             break
-        at = list(zip(pieces, pieces[1:], strict=False)).index(best)
+        at = list(itertools.pairwise(pieces)).index(best)
         pieces = [*pieces[:at], "".join(best), *pieces[at + 2 :]]
     return pieces
 
@@ -89,20 +112,35 @@ def _merged(pieces: list[str], merges: list[tuple[str, str]]) -> list[str]:
 def make_scheduler() -> DDIMScheduler:
     """Stable Diffusion's schedule, with v-prediction as in its version 2.1."""
     return DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False,
-        steps_offset=1, prediction_type="v_prediction",
-    )  # fmt: skip
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type="v_prediction",
+    )
 
 
 def save_folder(
-    folder: Path, vae: AutoencoderKL, unet: UNet2DConditionModel, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer,
+    folder: Path,
+    vae: AutoencoderKL,
+    unet: UNet2DConditionModel,
+    text_encoder: CLIPTextModel,
+    tokenizer: CLIPTokenizer,
     projection: CameraProjection,
 ) -> None:
     """Write an ordinary StableDiffusionPipeline folder in fp16 safetensors, with the camera projection beside it."""
     pipeline = StableDiffusionPipeline(
-        vae=vae, unet=unet, text_encoder=text_encoder, tokenizer=tokenizer, scheduler=make_scheduler(), safety_checker=None,
-        feature_extractor=None, requires_safety_checker=False,
-    )  # fmt: skip
+        vae=vae,
+        unet=unet,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        scheduler=make_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
     pipeline.to(dtype=torch.float16)
     pipeline.save_pretrained(folder, safe_serialization=True)
     projection.half().save_pretrained(folder / SUBFOLDER)

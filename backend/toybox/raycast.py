@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import njit  # pyright: ignore[reportMissingTypeStubs]
 from numpy.typing import NDArray
 
 from .shapes import SPHERE, Solids
@@ -22,7 +23,12 @@ class Light:
 
 
 def render(
-    solids: Solids, camera_to_world: Float, focal: tuple[float, float], center: tuple[float, float], size: int, light: Light,
+    solids: Solids,
+    camera_to_world: Float,
+    focal: tuple[float, float],
+    center: tuple[float, float],
+    size: int,
+    light: Light,
     supersample: int = 3,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """One picture: linear colour, straight (not premultiplied) [size, size, 3], and coverage [size, size] in [0, 1].
@@ -31,20 +37,44 @@ def render(
     """
     centre = np.ascontiguousarray(solids.to_world[:, :, 3])
     spread = solids.to_world[:, :, :3]
-    corner = np.where(solids.shape == SPHERE, np.linalg.norm(spread, 2, (1, 2)) ** 2,
-                      (spread**2).sum((1, 2)))  # fmt: skip
-    reach = ((centre - camera_to_world[:3, 3]) ** 2).sum(1) - corner  # squared length of the tangent to the bounding ball
+    corner = np.where(solids.shape == SPHERE, np.linalg.norm(spread, 2, (1, 2)) ** 2, (spread**2).sum((1, 2)))
+    reach = ((centre - camera_to_world[:3, 3]) ** 2).sum(
+        1
+    ) - corner  # squared length of the tangent to the bounding ball
     colour, hits = _cast(
-        solids.shape, solids.taper, solids.from_world, centre, reach, solids.colour, np.ascontiguousarray(camera_to_world, np.float64),
-        np.array((*focal, *center), np.float64), size, supersample, np.array(light.position, np.float64), light.ambient,
-    )  # fmt: skip
+        solids.shape,
+        solids.taper,
+        solids.from_world,
+        centre,
+        reach,
+        solids.colour,
+        np.ascontiguousarray(camera_to_world, np.float64),
+        np.array((*focal, *center), np.float64),
+        size,
+        supersample,
+        np.array(light.position, np.float64),
+        light.ambient,
+    )
     coverage = hits / supersample**2
     colour /= np.maximum(hits, 1)[..., None]
     return colour.astype(np.float32), coverage.astype(np.float32)
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def _cast(shape, taper, inverse, centre, reach, colour, camera, lens, size, supersample, light, ambient):  # pragma: no cover
+def _cast(
+    shape: Any,
+    taper: Any,
+    inverse: Any,
+    centre: Any,
+    reach: Any,
+    colour: Any,
+    camera: Any,
+    lens: Any,
+    size: Any,
+    supersample: Any,
+    light: Any,
+    ambient: Any,
+) -> Any:  # pragma: no cover
     out = np.zeros((size, size, 3))
     hits = np.zeros((size, size))
     origin = camera[:3, 3]
@@ -102,7 +132,7 @@ def _cast(shape, taper, inverse, centre, reach, colour, camera, lens, size, supe
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def _enter(shape, taper, o, d, normal):  # pragma: no cover
+def _enter(shape: Any, taper: Any, o: Any, d: Any, normal: Any) -> Any:  # pragma: no cover
     """Distance at which the ray o + t·d enters a unit solid (−1: never); writes the outward normal there."""
     if shape == 0:
         a = d[0] ** 2 + d[1] ** 2 + d[2] ** 2
@@ -120,7 +150,7 @@ def _enter(shape, taper, o, d, normal):  # pragma: no cover
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def _enter_box(o, d, normal):  # pragma: no cover
+def _enter_box(o: Any, d: Any, normal: Any) -> Any:  # pragma: no cover
     low, high, axis = -1e9, 1e9, 0
     for i in range(3):
         if abs(d[i]) < 1e-12:
@@ -141,7 +171,7 @@ def _enter_box(o, d, normal):  # pragma: no cover
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def _enter_frustum(taper, o, d, normal):  # pragma: no cover
+def _enter_frustum(taper: Any, o: Any, d: Any, normal: Any) -> Any:  # pragma: no cover
     mean, slope = (1 + taper) / 2, (taper - 1) / 2  # radius(z) = mean + slope·z
     best = -1.0
     radius, change = mean + slope * o[2], slope * d[2]

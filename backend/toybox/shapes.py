@@ -1,4 +1,4 @@
-"""Solids that Toybox's objects are made of: ellipsoids, boxes and frusta under affine transforms, exact to intersect."""
+"""What Toybox's objects are made of: ellipsoids, boxes and frusta under affine transforms, exact to intersect."""
 
 from __future__ import annotations
 
@@ -50,11 +50,15 @@ class Solids:
         height = np.linspace(-1, 1, 13)
         circle = np.stack((np.cos(angle), np.sin(angle)), 1)
         ring = np.sqrt(1 - height**2)
-        ball = np.concatenate([np.column_stack((circle * r, np.full(24, z))) for r, z in zip(ring, height, strict=True)])
+        ball = np.concatenate(
+            [np.column_stack((circle * r, np.full(24, z))) for r, z in zip(ring, height, strict=True)]
+        )
         cube = np.array(np.meshgrid((-1, 1), (-1, 1), (-1, 1))).reshape(3, -1).T.astype(float)
         points: list[NDArray[np.float64]] = []
         for shape, taper, matrix in zip(self.shape, self.taper, self.to_world, strict=True):
-            caps = np.concatenate((np.column_stack((circle, -np.ones(24))), np.column_stack((circle * taper, np.ones(24)))))
+            caps = np.concatenate(
+                (np.column_stack((circle, -np.ones(24))), np.column_stack((circle * taper, np.ones(24))))
+            )
             local = (ball, cube, caps)[shape]
             points.append(local @ matrix[:, :3].T + matrix[:, 3])
         return np.concatenate(points)
@@ -75,16 +79,26 @@ class Builder:
 
     rows: list[tuple[int, float, NDArray[np.float64], Vector]] = field(default_factory=list)
 
-    def ball(self, at: Vector, half: Vector | float, colour: Vector, turn: Vector = (0, 0, 0), mirror: bool = False) -> None:
+    def ball(
+        self, at: Vector, half: Vector | float, colour: Vector, turn: Vector = (0, 0, 0), mirror: bool = False
+    ) -> None:
         """An ellipsoid with centre ``at``, half-axes ``half``, turned by Euler angles in degrees."""
         self._add(SPHERE, 1.0, at, half, colour, turn, mirror)
 
-    def box(self, at: Vector, half: Vector | float, colour: Vector, turn: Vector = (0, 0, 0), mirror: bool = False) -> None:
+    def box(
+        self, at: Vector, half: Vector | float, colour: Vector, turn: Vector = (0, 0, 0), mirror: bool = False
+    ) -> None:
         """A box with centre ``at`` and half-sides ``half``."""
         self._add(BOX, 1.0, at, half, colour, turn, mirror)
 
     def rod(
-        self, at: Vector, half: Vector, colour: Vector, turn: Vector = (0, 0, 0), taper: float = 1.0, mirror: bool = False
+        self,
+        at: Vector,
+        half: Vector,
+        colour: Vector,
+        turn: Vector = (0, 0, 0),
+        taper: float = 1.0,
+        mirror: bool = False,
     ) -> None:
         """A cylinder (taper 1) or cone (taper 0) along z with half-axes ``half``."""
         self._add(FRUSTUM, taper, at, half, colour, turn, mirror)

@@ -25,7 +25,13 @@ COLOURS: dict[str, Vector] = {  # linear albedo
     "black": (0.025, 0.025, 0.03),
 }
 WHITE, DARK, BEAK, GLASS = (0.85, 0.85, 0.85), (0.015, 0.015, 0.018), (0.85, 0.30, 0.02), (0.25, 0.52, 0.75)
-TAN, PINK, LAMP, STOP, STEEL = (0.62, 0.38, 0.22), (0.80, 0.30, 0.33), (0.90, 0.72, 0.20), (0.60, 0.02, 0.02), (0.35, 0.36, 0.38)
+TAN, PINK, LAMP, STOP, STEEL = (
+    (0.62, 0.38, 0.22),
+    (0.80, 0.30, 0.33),
+    (0.90, 0.72, 0.20),
+    (0.60, 0.02, 0.02),
+    (0.35, 0.36, 0.38),
+)
 
 
 @dataclass(frozen=True)
@@ -175,7 +181,7 @@ KINDS: dict[str, Callable[[Builder, Vector, Proportions], None]] = {
 
 
 def make_object(kind: str, colour: str, rng: np.random.Generator | None = None) -> Solids:
-    """An object of the world, fitted into the ball; ``rng`` varies proportions and colour, None gives the canonical one.
+    """An object of the world, fitted into the ball; ``rng`` varies proportions and colour, None gives the plain one.
 
     Raises KeyError for a kind or colour that is not in :data:`KINDS` or :data:`COLOURS`.
     """

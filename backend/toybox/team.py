@@ -1,0 +1,129 @@
+"""Small parts of a training run: time budget, processes that share the work, steps, averages, checkpoints, logs."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Team:
+    """Equal processes that train one model, each on its own batches: on a CPU, two of one thread outrun one of two."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes logs and checkpoints."""
+        return self.rank == 0
+
+    def average(self, parameters: list[nn.Parameter], progress: float) -> float:
+        """Average the gradients in place; returns the leader's progress, so that all stop at the same step."""
+        if self.size == 1:
+            return progress
+        mine = torch.tensor([progress if self.leads else 0.0])
+        flat = torch.cat([mine, *(p.grad.flatten() for p in parameters if p.grad is not None)])
+        torch.distributed.all_reduce(flat)
+        start = 1
+        for parameter in parameters:
+            if parameter.grad is not None:
+                count = parameter.numel()
+                parameter.grad.copy_(flat[start : start + count].view_as(parameter) / self.size)
+                start += count
+        return float(flat[0])
+
+
+class Clock:
+    """Counts the seconds of training against ``minutes``, those before a resume included."""
+
+    def __init__(self, minutes: float, used: float = 0.0) -> None:
+        self.budget, self.used, self.last = minutes * 60, used, time.monotonic()
+
+    def tick(self) -> float:
+        """Progress: 1 and more when the budget is used."""
+        now = time.monotonic()
+        self.used += now - self.last
+        self.last = now
+        return self.used / self.budget if self.budget else 1.0
+
+
+def cosine(progress: float, warm: float = 0.01) -> float:
+    """Learning-rate factor: linear warm-up, then cosine to zero."""
+    return min(1.0, progress / warm + 0.01) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def psnr(a: Tensor, b: Tensor) -> float:
+    """Of images in [−1, 1], in dB."""
+    return float(10 * torch.log10(4 / F.mse_loss(a.float(), b.float())))
+
+
+def average_in(average: list[Tensor], parameters: list[nn.Parameter], step: int, ema: float) -> None:
+    """Move the averaged weights toward the present ones; quickly at first."""
+    decay = min(ema, (step + 1) / (step + 10))
+    torch._foreach_lerp_(average, [p.detach() for p in parameters], 1 - decay)
+
+
+@torch.no_grad()
+def adopt(parameters: list[nn.Parameter], average: list[Tensor]) -> None:
+    """Put the averaged weights in place."""
+    for parameter, mean in zip(parameters, average, strict=True):
+        parameter.copy_(mean)
+
+
+def precision(device: torch.device) -> torch.autocast:
+    """bfloat16 on CUDA, float32 elsewhere."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def step_with(
+    optimizer: torch.optim.Optimizer, loss: Tensor, parameters: list[nn.Parameter], team: Team, progress: float
+) -> float:
+    """One step; returns the progress that all processes agree on."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    progress = team.average(parameters, progress)
+    torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+    optimizer.step()
+    return progress
+
+
+def save(path: Path, step: int, used: float, average: list[Tensor], **parts: Any) -> None:
+    """Write a checkpoint, whole or not at all."""
+    state = {name: part.state_dict() for name, part in parts.items()}
+    temporary = path.with_suffix(".tmp")
+    torch.save({"step": step, "used": used, "average": average, **state}, temporary)
+    temporary.replace(path)
+
+
+def load(path: Path, **parts: Any) -> dict[str, Any]:
+    """Read a checkpoint into ``parts``; returns all of it, or nothing if there is none."""
+    if not path.exists():
+        return {}
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
+    return state
+
+
+def log(path: Path, step: int, used: float, **values: float) -> None:
+    """One line of JSON to the log beside ``path`` and to the screen."""
+    line = json.dumps({"step": step, "seconds": round(used, 1), **{k: round(v, 5) for k, v in values.items()}})
+    with path.with_suffix(".log").open("a") as log:
+        log.write(line + "\n")
+    print(path.stem, line, flush=True)
