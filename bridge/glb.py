@@ -131,6 +131,8 @@ def _accessor(gltf: Json, binary: bytes, index: int) -> NDArray[Any]:
     kind, width, count = np.dtype(_TYPES[accessor["componentType"]]), _WIDTHS[accessor["type"]], accessor["count"]
     start = view.get("byteOffset", 0) + accessor.get("byteOffset", 0)
     stride = view.get("byteStride", kind.itemsize * width)
+    if count and accessor.get("byteOffset", 0) + stride * (count - 1) + kind.itemsize * width > view["byteLength"]:
+        raise ValueError("an accessor reaches beyond its view")
     shape, strides = (count, width), (stride, kind.itemsize)
     values: NDArray[Any] = np.ndarray(shape, kind.newbyteorder("<"), binary, start, strides)
     return values.copy() if width > 1 else values[:, 0].copy()

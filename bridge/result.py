@@ -147,6 +147,7 @@ def _select_only(scene: Scene, result: Object) -> None:
     context = bpy.context
     shown = scene_of(context) == scene
     layer = layer_of(context) if shown else scene.view_layers[0]
+    layer.update()  # or it does not know the new object yet
     if result.name not in layer.objects or (shown and context.mode != "OBJECT"):
         return
     for each in layer.objects.selected:
