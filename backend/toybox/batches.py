@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor
 
 from .captions import VIEWS, caption
@@ -81,7 +81,7 @@ class Latents:
 
 
 @torch.no_grad()
-def encode_all(batches: Batches, vae: AutoencoderKL, count: int, chunk: int = 128) -> Latents:
+def encode_all(batches: Batches, vae: Any, count: int, chunk: int = 128) -> Latents:
     """Encode ``count`` random draws once: on a CPU, encoding anew each step would cost a third of the training."""
     rows: list[tuple[Tensor, ...]] = []
     vae.requires_grad_(False).eval()

@@ -57,7 +57,7 @@ class Sampler:
     def camera(self, prompts: list[str], features: np.ndarray[Any, Any]) -> Tensor:
         """Words and cameras [B, 16]: images [B, 3, S, S] in [0, 1]; the unconditional branch knows neither."""
         pipe = self.pipeline
-        scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
+        scheduler: Any = DDIMScheduler.from_config(pipe.scheduler.config)
         scheduler.set_timesteps(self.steps)
         words, empty = pipe.encode_prompt(prompts, "cpu", 1, True)
         told = torch.cat((words, self.projection(torch.from_numpy(features))), 1)

@@ -27,8 +27,9 @@ class Solids:
     @property
     def from_world(self) -> NDArray[np.float64]:
         """[K, 3, 4], the inverse maps."""
-        inverse = np.linalg.inv(self.to_world[:, :, :3])
-        return np.concatenate((inverse, -inverse @ self.to_world[:, :, 3:]), axis=2)
+        inverse: NDArray[np.float64] = np.linalg.inv(self.to_world[:, :, :3]).astype(np.float64)
+        shift: NDArray[np.float64] = -inverse @ self.to_world[:, :, 3:]
+        return np.concatenate((inverse, shift), axis=2)
 
     def contains(self, points: NDArray[np.floating]) -> NDArray[np.bool_]:
         """Whether each of ``points`` [N, 3] lies inside the union: [N]."""

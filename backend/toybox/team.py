@@ -70,7 +70,8 @@ def psnr(a: Tensor, b: Tensor) -> float:
 def average_in(average: list[Tensor], parameters: list[nn.Parameter], step: int, ema: float) -> None:
     """Move the averaged weights toward the present ones; quickly at first."""
     decay = min(ema, (step + 1) / (step + 10))
-    torch._foreach_lerp_(average, [p.detach() for p in parameters], 1 - decay)
+    for mean, parameter in zip(average, parameters, strict=True):
+        mean.lerp_(parameter.detach(), 1 - decay)
 
 
 @torch.no_grad()

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 import torch.distributed
 import torch.multiprocessing
-from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -49,7 +48,7 @@ class Recipe:
 
     pictures: int = 48_000
     seed: int = 1
-    batch: int = 48
+    batch: int = 32
     decoder_minutes: float = 30.0
     minutes: float = 120.0
     learning_rate: float = 1e-3
@@ -63,7 +62,7 @@ class Recipe:
     """Processes that train; each takes its share of the batch."""
 
 
-def train_decoder(batches: Batches, vae: AutoencoderKL, recipe: Recipe, path: Path, team: Team) -> None:
+def train_decoder(batches: Batches, vae: Any, recipe: Recipe, path: Path, team: Team) -> None:
     """Reconstruction from the fixed encoder's latents; the decoder's weights are averaged over the last steps."""
     parameters = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
     for parameter in parameters:
@@ -107,9 +106,7 @@ class Denoiser:
         return [p for m in (self.unet, self.text_encoder, self.projection) for p in m.parameters()]
 
 
-def train_denoiser(
-    batches: Batches, vae: AutoencoderKL, tokenizer: Any, recipe: Recipe, path: Path, team: Team
-) -> Denoiser:
+def train_denoiser(batches: Batches, vae: Any, tokenizer: Any, recipe: Recipe, path: Path, team: Team) -> Denoiser:
     """v-prediction; half of each batch is told the camera, half the words alone. Returns the averaged networks."""
     torch.manual_seed(recipe.seed + 1)
     device = batches.device
@@ -127,7 +124,7 @@ def train_denoiser(
         tokenizer(all_captions(), padding="max_length", max_length=TEXT_LENGTH).input_ids, device=device
     )
     used, step = state.get("used", 0.0), int(state.get("step", 0))
-    latents = encode_all(batches, vae, 2 * recipe.pictures // team.size) if used < recipe.minutes * 60 else None
+    latents = encode_all(batches, vae, recipe.pictures // team.size) if used < recipe.minutes * 60 else None
     clock, saved = Clock(recipe.minutes, used), time.monotonic()
 
     def keep() -> None:
