@@ -22,7 +22,7 @@ PACKAGE = "bl_ext.user_default.dreamlathe"
 _RESOURCES = tempfile.TemporaryDirectory(prefix="dreamlathe-test-")
 os.environ["BLENDER_USER_RESOURCES"] = _RESOURCES.name
 
-import bpy  # noqa: E402 - Blender reads the environment as it starts
+from tests.bpy.blender import bpy  # noqa: E402 - Blender reads the environment as it starts
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -15,7 +15,7 @@ HALF = (0.3, 0.5, 0.4)
 
 
 def triangles() -> list[tuple[tuple[float, float, float], ...]]:
-    """The surface in rig space (+Z up, front −Y), counter-clockwise from outside; the front is a pyramid to the nose."""
+    """The surface in rig space (+Z up, front −Y), counter-clockwise from outside; the front rises to the nose."""
     x, y, z = HALF
     a, b, c, d = (-x, -y, -z), (x, -y, -z), (x, -y, z), (-x, -y, z)
     e, f, g, h = (-x, y, -z), (x, y, -z), (x, y, z), (-x, y, z)

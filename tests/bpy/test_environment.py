@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import bpy
 import pytest
+
+from tests.bpy.blender import bpy
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def test_what_a_probe_finds(module: Any, tmp_path: Path) -> None:
 
 def test_what_a_probe_misses(module: Any) -> None:
     """This interpreter has Blender and no PyTorch."""
-    with pytest.raises(module.SetupError, match="lacks something .*torch"):
+    with pytest.raises(module.SetupError, match=r"lacks something .*torch"):
         module.run(module.Probe(Path(sys.executable), module.worker_environment()))
 
 

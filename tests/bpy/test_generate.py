@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import bpy
 import numpy as np
 import pytest
-from mathutils import Matrix
+
+from tests.bpy.blender import Matrix, bpy
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -89,11 +89,8 @@ def test_the_command_reads_the_rig_and_the_settings_of_a_file(command: Any, exte
     settings.seed, settings.mesh.faces, settings.guidance.guidance_scale = 5, 1234, 30.0
     for index, x in enumerate((8.0, -8.0)):
         camera = bpy.data.objects.new(f"Camera {index}", bpy.data.cameras.new("Camera"))
-        camera.matrix_world = (
-            Matrix.Translation((x + 1, 2, 3))
-            @ Matrix.Rotation(np.copysign(np.pi / 2, x), 4, "Z")
-            @ Matrix.Rotation(np.pi / 2, 4, "X")
-        )
+        turn = Matrix.Rotation(np.copysign(np.pi / 2, x), 4, "Z") @ Matrix.Rotation(np.pi / 2, 4, "X")
+        camera.matrix_world = Matrix.Translation((x + 1, 2, 3)) @ turn
         bpy.context.scene.collection.objects.link(camera)
     assert rig.name == "Dreamlathe Rig"
     bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "rig.blend"))

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import bpy
 import pytest
+
+from tests.bpy.blender import bpy
 
 HERE = Path(__file__).resolve().parent
 STAND_IN = [sys.executable, str(HERE / "stand_in_worker.py")]
@@ -142,15 +143,17 @@ def test_a_request_larger_than_a_pipe_arrives(start: Any, extension: Any, tmp_pa
     pose = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 4.0), (0.0, 0.0, 0.0, 1.0))
     cameras = (module.FixedCamera(pose, (2.0, 2.0)),) * 1000
     script = (
-        "import json, sys, time\n"
-        "time.sleep(1)\n"
+        "import json, pathlib, sys, time\n"
+        "end = time.monotonic() + 30\n"
+        "while not pathlib.Path('read').exists() and time.monotonic() < end: time.sleep(0.05)\n"
         "n = len(json.loads(sys.stdin.readline())['request']['cameras'])\n"
         "print(json.dumps({'event': 'failed', 'code': 'model', 'message': str(n)}))\n"
     )
     client = extension("bridge.worker_client").WorkerClient([sys.executable, "-c", script], tmp_path, dict(os.environ))
     begin = time.monotonic()
     job = extension("bridge.job").Job(module.Request(prompt="a", cameras=cameras), tmp_path, client)
-    assert time.monotonic() - begin < 0.9
+    assert time.monotonic() - begin < 15
+    (tmp_path / "read").touch()
     until(job, ended)
     assert job.status.error.message == "1000"
 

@@ -7,7 +7,6 @@ import math
 import typing
 from typing import Any, Literal
 
-import bpy
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given
@@ -15,6 +14,7 @@ from hypothesis import settings as limits
 from hypothesis import strategies as st
 
 from backend import request as plain
+from tests.bpy.blender import bpy
 
 
 def requests_of(module: Any) -> st.SearchStrategy[Any]:

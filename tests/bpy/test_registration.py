@@ -7,8 +7,9 @@ import threading
 from typing import Any
 
 import addon_utils
-import bpy
 import pytest
+
+from tests.bpy.blender import bpy
 
 PACKAGE = "bl_ext.user_default.dreamlathe"
 

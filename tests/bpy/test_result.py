@@ -7,12 +7,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-import bpy
 import numpy as np
 import pytest
-from mathutils import Matrix, Vector
 
 from backend.request import Request
+from tests.bpy.blender import Matrix, Vector, bpy
 from tests.bpy.glb_fixture import HALF, NOSE, glb, triangles, write_result
 
 RIG = Matrix.LocRotScale((1, 2, 3), Matrix.Rotation(0.7, 3, "Z"), (2, 2, 2))
@@ -36,18 +35,14 @@ def test_one_object_one_material_one_packed_texture(extension: Any, folder: Path
     tree = result.active_material.node_tree
     surface = next(node for node in tree.nodes if node.type == "BSDF_PRINCIPLED")
     texture = surface.inputs["Base Color"].links[0].from_node
-    assert (texture.type, texture.image.packed_file is not None, tuple(texture.image.size)) == (
-        "TEX_IMAGE",
-        True,
-        (1024, 1024),
-    )
+    assert texture.type == "TEX_IMAGE"
+    assert texture.image.packed_file is not None
+    assert tuple(texture.image.size) == (1024, 1024)
     assert texture.image.colorspace_settings.name == "sRGB"
     assert surface.inputs["Roughness"].default_value == pytest.approx(0.8)
     assert surface.inputs["Alpha"].default_value == 1.0
-    assert (
-        next(node for node in tree.nodes if node.type == "OUTPUT_MATERIAL").inputs["Surface"].links[0].from_node
-        == surface
-    )
+    output = next(node for node in tree.nodes if node.type == "OUTPUT_MATERIAL")
+    assert output.inputs["Surface"].links[0].from_node == surface
 
 
 def test_the_mesh_is_whole_smooth_and_faces_the_front(extension: Any, folder: Path) -> None:
@@ -89,11 +84,7 @@ def test_it_stands_where_the_rig_stands(extension: Any, folder: Path) -> None:
 
 def test_it_tells_how_it_was_made(extension: Any, folder: Path) -> None:
     result = extension("bridge.result").import_result(folder, bpy.context.scene, RIG)
-    assert (result["dreamlathe_prompt"], result["dreamlathe_seed"], result["dreamlathe_model"]) == (
-        "a red duck",
-        7,
-        "toybox",
-    )
+    assert [result[f"dreamlathe_{name}"] for name in ("prompt", "seed", "model")] == ["a red duck", 7, "toybox"]
     assert Request.from_json(result["dreamlathe_request"]) == Request(prompt="a red duck", seed=7)
     assert json.loads(result["dreamlathe_metrics"]) == {"seconds": 1.5}
     assert result["dreamlathe_version"].count(".") == 2
