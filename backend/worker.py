@@ -34,9 +34,10 @@ from .job import describe, exit_code, run_job
 from .request import Request
 
 HEARTBEAT_SECONDS = 1.0
-GRACE_SECONDS = {"optimize": 120.0}
-"""How long after a cancel the process may still be busy with something that cannot be interrupted, by phase."""
-DEFAULT_GRACE = 15.0
+STEP_GRACE = 120.0
+"""Seconds after a cancel in which a step may end and its checkpoint be written; a large model's step takes as long."""
+GRACE = float(os.environ.get("DREAMLATHE_GRACE", "15"))
+"""The same for what is neither a step nor can be interrupted; then the process is ended."""
 _INTERRUPTIBLE = {"environment", "model"}
 """Phases without steps: a stop interrupts them by an exception."""
 
@@ -121,6 +122,11 @@ class StopSwitch:
         """Whether a stop was asked for; never waits."""
         return self._stop.is_set()
 
+    @property
+    def interruptible(self) -> bool:
+        """Whether the phase has no steps, so that :meth:`interrupt` breaks it off."""
+        return self.phase in _INTERRUPTIBLE
+
     def stop(self) -> None:
         """Ask for the stop."""
         self._stop.set()
@@ -132,7 +138,7 @@ class StopSwitch:
     def interrupt(self) -> None:
         """For signal handlers, in the main thread: ask for the stop, and break off a phase that has no steps."""
         self.stop()
-        if self.phase in _INTERRUPTIBLE:
+        if self.interruptible:
             self.phase = ""
             self.broken_off = True
             raise KeyboardInterrupt
@@ -177,8 +183,8 @@ class _Worker:
 
     def serve(self) -> int:
         """Run what is asked for, one after another."""
-        signal.signal(signal.SIGINT, self._on_interrupt)
-        signal.signal(signal.SIGTERM, self._on_terminate)
+        signal.signal(signal.SIGINT, self._on_signal)
+        signal.signal(signal.SIGTERM, self._on_signal)
         threading.Thread(target=self._read, name="dreamlathe-commands", daemon=True).start()
         while (run := self._next()) is not None:
             self._serve_run(run)
@@ -266,46 +272,52 @@ class _Worker:
         self._writer.send(Message("info", "Paused." if held else "Going on."))
 
     def _cancel(self) -> None:
-        """Stop every run that was given; from any thread."""
+        """Stop every run that was given; from any thread, and from signal handlers."""
         with self._lock:
             runs = list(self._open)
             for run in runs:
                 run.switch.stop()
-        if not runs:
-            return
-        self._poked = True
-        _thread.interrupt_main()
-        grace = GRACE_SECONDS.get(self._current.switch.phase if self._current else "", DEFAULT_GRACE)
-        watchdog = threading.Timer(grace, self._give_up, [runs])
-        watchdog.daemon = True
-        watchdog.start()
+        if runs:
+            threading.Thread(target=self._see_to_it, args=[runs], name="dreamlathe-stop", daemon=True).start()
 
-    def _give_up(self, runs: list[_Run]) -> None:
-        """End the process if a cancelled run is still busy; its folder is whole at every moment."""
-        with self._lock:
-            busy = [run for run in runs if run in self._open]
-        if busy:
-            self._writer.send(describe(Cancelled("Stopped; the worker was ended, because it did not answer.")))
-            self._writer.close(2.0)
-            os._exit(exit_code(Cancelled.code))
+    def _see_to_it(self, runs: list[_Run]) -> None:
+        """Break off what can be, again and again: a signal that comes just before a long call waits for its end.
+
+        End the process if that is of no use; a job's folder is whole at every moment.
+        """
+        began = time.monotonic()
+        while any(run in self._open for run in runs):
+            current = self._current
+            if current is not None and current.switch.interruptible:
+                self._poked = True
+                _interrupt_main_thread()
+            stepping = current is not None and current.switch.phase == "optimize"
+            if time.monotonic() - began > (STEP_GRACE if stepping else GRACE):
+                self._writer.send(describe(Cancelled("Stopped; the worker was ended, because it did not answer.")))
+                self._writer.close(2.0)
+                os._exit(exit_code(Cancelled.code))
+            time.sleep(0.5)
 
     def _leave(self) -> None:
-        """Cancel and quit; from any thread."""
+        """Cancel and quit."""
         with self._lock:
-            if self._quitting:
-                return
-            self._quitting = True
-        self._cancel()
-        self._runs.put(None)
+            known, self._quitting = self._quitting, True
+        if not known:
+            self._runs.put(None)
+            self._cancel()
 
-    def _on_interrupt(self, *_: object) -> None:
-        """SIGINT: from :meth:`_cancel`, to break off the current run, or a real one."""
-        if not self._poked:
+    def _on_signal(self, *_: object) -> None:
+        """SIGINT and SIGTERM; the former also from :meth:`_see_to_it`, to break off the current run."""
+        poked, self._poked = self._poked, False
+        if not poked:
             self._leave()
-            return
-        self._poked = False
-        if self._current is not None:
+        if self._current is not None and self._current.switch.stopping:
             self._current.switch.interrupt()
 
-    def _on_terminate(self, *_: object) -> None:
-        self._leave()
+
+def _interrupt_main_thread() -> None:
+    """SIGINT for the main thread; where the system can, one that also ends its sleep."""
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+    else:
+        _thread.interrupt_main()

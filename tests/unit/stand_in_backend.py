@@ -1,0 +1,47 @@
+"""A backend process with the stand-in guidance: ``python stand_in_backend.py [slow|deaf|noisy|steps] worker …``.
+
+slow: the model takes 30 s to load, and can be interrupted; deaf: it cannot; noisy: it prints; endless: steps take time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import backend.guidance as guidance_room
+from backend import cli
+from tests.unit.silhouette import SilhouetteGuidance
+
+kind = sys.argv[1]
+
+
+class StandIn(SilhouetteGuidance):
+    def gradient(self, *arguments: Any) -> Any:
+        if kind == "endless":
+            time.sleep(0.05)
+        return super().gradient(*arguments)
+
+
+def load(*_: Any) -> StandIn:
+    if kind == "slow":
+        time.sleep(30)
+    if kind == "deaf":
+        until = time.monotonic() + 30
+        while time.monotonic() < until:
+            with contextlib.suppress(KeyboardInterrupt):
+                time.sleep(1)
+    if kind == "noisy":
+        print("a library prints")
+        os.write(1, b'{"event": "finished", "folder": "a lie"}\n')
+        os.system("echo a child prints")
+    return StandIn()
+
+
+guidance_room.load_guidance = load
+cli.leave(cli.main(sys.argv[2:]))
