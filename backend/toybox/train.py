@@ -40,6 +40,10 @@ from .model import (
 from .team import Clock, Team, adopt, average_in, cosine, load, log, precision, save, set_rate, step_with
 
 DECODER_BATCH = 16
+TOLD_SHARE = 0.75
+"""Share of the pictures whose camera is told; the rest have words alone."""
+SHAPING = (0.3, 0.95)
+"""Share of the schedule where shape and view are decided; four in five timesteps are drawn there."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ class Denoiser:
 
 
 def train_denoiser(batches: Batches, vae: Any, tokenizer: Any, recipe: Recipe, path: Path, team: Team) -> Denoiser:
-    """v-prediction; half of each batch is told the camera, half the words alone. Returns the averaged networks."""
+    """v-prediction; some pictures with their camera, some with words alone. Returns the averaged networks."""
     torch.manual_seed(recipe.seed + 1)
     device = batches.device
     nets = Denoiser(
@@ -169,16 +173,24 @@ def _denoising_loss(
     )
     with precision(batches.device):
         noise = torch.randn(clean.shape, generator=batches.rng, device=batches.device)
-        t = torch.randint(len(alphas), (count,), generator=batches.rng, device=batches.device)
+        t = _timesteps(batches, count, len(alphas))
         a = alphas[t][:, None, None, None]
         noisy, target = a.sqrt() * clean + (1 - a).sqrt() * noise, a.sqrt() * noise - (1 - a).sqrt() * clean
         words = nets.text_encoder(tokens[captions])[0]
-        half = count // 2
+        half = round(count * TOLD_SHARE)
         told = torch.cat((words[:half], nets.projection(features[:half]).to(words.dtype)), dim=1)
         predicted = torch.cat(
             (nets.unet(noisy[:half], t[:half], told).sample, nets.unet(noisy[half:], t[half:], words[half:]).sample)
         )
     return F.mse_loss(predicted.float(), target)
+
+
+def _timesteps(batches: Batches, count: int, total: int) -> Tensor:
+    share = torch.rand(count, generator=batches.rng, device=batches.device)
+    low, high = SHAPING
+    shaping = low + (high - low) * torch.rand(count, generator=batches.rng, device=batches.device)
+    share = torch.where(batches.chance(count, 0.8), shaping, share)
+    return (share * total).long()
 
 
 def load_pictures(path: Path, recipe: Recipe, bias: Bias) -> Pictures:
@@ -209,12 +221,23 @@ def main() -> None:
     out, device = arguments.pop("out"), torch.device(arguments.pop("device"))
     recipe = Recipe(**arguments)
     out.mkdir(parents=True, exist_ok=True)
-    load_pictures(out / "pictures.npz", recipe, Bias())
+    pictures = load_pictures(out / "pictures.npz", recipe, Bias())
+    _fit_encoder(pictures, recipe, out / "vae.pt")
     if recipe.processes == 1:
         _train(0, out, device, recipe)
         return
     (out / "rendezvous").unlink(missing_ok=True)
     torch.multiprocessing.spawn(_train, (out, device, recipe), recipe.processes)
+
+
+def _fit_encoder(pictures: Pictures, recipe: Recipe, path: Path) -> None:
+    """Once, for all processes and every resume: the signs of its components are arbitrary."""
+    if path.exists():
+        return
+    torch.manual_seed(recipe.seed)
+    vae = make_vae()
+    set_linear_encoder(vae, Batches(pictures, Bias(), torch.device("cpu"), recipe.seed).draw(2000)[0])
+    torch.save(vae.state_dict(), path)
 
 
 def _train(rank: int, out: Path, device: torch.device, recipe: Recipe) -> None:
@@ -229,7 +252,8 @@ def _train(rank: int, out: Path, device: torch.device, recipe: Recipe) -> None:
     batches = Batches(pictures, bias, device, recipe.seed + 1000 * rank)
     tokenizer = make_tokenizer(out / f"tokenizer-{rank}")
     vae = make_vae().to(device).requires_grad_(False)
-    set_linear_encoder(vae, batches.draw(2000)[0].cpu())
+    vae.load_state_dict(torch.load(out / "vae.pt", map_location=device, weights_only=True))
+    vae.register_to_config(scaling_factor=1.0)
     nets: Any = train_denoiser(batches, vae, tokenizer, recipe, out / "denoiser.pt", team)
     train_decoder(batches, vae, recipe, out / "decoder.pt", team)
     if team.leads:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from backend.cameras import CameraBatch, orbit_cameras
 from backend.guidance.camera_projection import CameraProjection, camera_features
 from backend.toybox.captions import VIEWS, WORDS, caption, view_of, vocabulary
@@ -90,7 +91,15 @@ def test_mirrored_features_are_those_of_the_mirrored_camera() -> None:
 
 @pytest.mark.parametrize(
     ("azimuth", "elevation", "view"),
-    [(0, 0, "front"), (44, 10, "front"), (-90, 0, "side"), (90, 59, "side"), (180, 0, "back"), (-140, 0, "back"), (0, 61, "overhead")],
+    [
+        (0, 0, "front"),
+        (44, 10, "front"),
+        (-90, 0, "side"),
+        (90, 59, "side"),
+        (180, 0, "back"),
+        (-140, 0, "back"),
+        (0, 61, "overhead"),
+    ],
 )
 def test_view_words(azimuth: float, elevation: float, view: str) -> None:
     assert view_of(azimuth, elevation) == view

@@ -1,0 +1,89 @@
+"""Toybox's training: its encoder, and a whole run of a few seconds, resumed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from backend.cameras import orbit_cameras
+from backend.errors import VocabularyError
+from backend.guidance import load_guidance
+from backend.request import GuidanceSettings
+from backend.toybox import train
+from backend.toybox.batches import Batches, all_captions
+from backend.toybox.dataset import Bias, make_pictures
+from backend.toybox.encoder import POSTERIOR_STD, principal_components, set_linear_encoder
+from backend.toybox.model import LATENT_CHANNELS, make_vae
+from diffusers import StableDiffusionPipeline
+from torch.nn import functional
+
+
+@pytest.fixture(scope="module")
+def batches() -> Batches:
+    return Batches(make_pictures(200, 4, 64, 0.3), Bias(), torch.device("cpu"), 0)
+
+
+def test_the_encoder_is_the_projection_on_principal_components(batches: Batches) -> None:
+    images = batches.draw(200)[0]
+    vae = make_vae()
+    set_linear_encoder(vae, images)
+    basis, mean, deviation = principal_components(images, LATENT_CHANNELS)
+    projected = functional.conv2d(images, basis, stride=4) - mean[None, :, None, None]
+    wanted = projected / (deviation.sqrt() * deviation.mean().sqrt())[None, :, None, None]
+    with torch.no_grad():
+        posterior = vae.encode(images).latent_dist
+    assert float((posterior.mode() - wanted).square().mean().sqrt()) < 0.01
+    assert float(posterior.mode().std()) == pytest.approx(1.0, abs=0.05)
+    torch.testing.assert_close(posterior.std, torch.full_like(posterior.std, POSTERIOR_STD))
+
+
+def test_captions_number_every_sentence_once(batches: Batches) -> None:
+    captions = all_captions()
+    assert captions[-1] == ""
+    assert len(set(captions)) == len(captions)
+    _, _, numbers, pick = batches.draw(64)
+    for number, index in zip(numbers.tolist(), pick.tolist(), strict=True):
+        kind = list(train_kinds())[int(batches.kind[index])]
+        assert kind in captions[number].replace(",", "").split()
+
+
+def train_kinds() -> list[str]:
+    """Names by index."""
+    from backend.toybox.dataset import KIND_NAMES
+
+    return list(KIND_NAMES)
+
+
+def run(out: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> list[dict[str, Any]]:
+    arguments = ["train", "--out", str(out), "--pictures", "64", "--batch", "4", "--device", "cpu", *options]
+    monkeypatch.setattr(sys, "argv", arguments)
+    train.main()
+    steps = torch.load(out / "denoiser.pt", weights_only=True)["step"]
+    return [{"step": steps}, json.loads((out / "weights" / "vocabulary.json").read_text())]
+
+
+def test_a_short_run_makes_an_ordinary_folder_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, words = run(tmp_path, monkeypatch, "--minutes", "0.02", "--decoder-minutes", "0.02")
+    assert first["step"] > 0
+    assert "duck" in words["kinds"]
+    again, _ = run(tmp_path, monkeypatch, "--minutes", "0.2", "--decoder-minutes", "0.02")
+    assert again["step"] > first["step"]
+    folder = tmp_path / "weights"
+    pipeline: Any = StableDiffusionPipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    made = pipeline("a red duck", num_inference_steps=2, output_type="np", height=64, width=64).images
+    assert made.shape == (1, 64, 64, 3)
+    assert np.isfinite(made).all()
+    with pytest.raises(VocabularyError, match="unicorn"):
+        load_guidance(str(folder), "a red unicorn", "", GuidanceSettings(), torch.device("cpu"))
+    guidance = load_guidance(str(folder), "a red duck", "", GuidanceSettings(), torch.device("cpu"))
+    cameras = orbit_cameras(np.array([0.0, 170.0]), 10.0, 3.0, 40.0)
+    result = guidance.gradient(torch.rand(2, 3, 64, 64), cameras, 0.5, torch.Generator().manual_seed(0))
+    assert result.gradient.shape == (2, 3, 64, 64)
+    assert torch.isfinite(result.gradient).all()
+    assert float(result.gradient.abs().max()) > 0
