@@ -49,6 +49,18 @@ _SECTIONS = {
     "optimize": OptimizeSettings,
     "mesh": MeshSettings,
 }
+_NAMES = {
+    "fantasia3d": "Fantasia3D",
+    "perp_neg": "Perp-Neg",
+    "perp_neg_strength": "Perp-Neg Strength",
+    "sds": "SDS",
+    "sqrt": "Square Root",
+    "stable-dreamfusion": "Stable-DreamFusion",
+    "threestudio": "threestudio",
+    "tinycudann": "tiny-cuda-nn",
+    "torch": "PyTorch",
+}
+"""Names that are not the setting's own with capitals."""
 _PRESETS = (
     ("draft", "Draft", "A first look, in about a minute on two cores"),
     ("standard", "Standard", "A good result, in a few minutes on two cores"),
@@ -143,11 +155,11 @@ def _section(kind: type[Any], label: str) -> type[PropertyGroup]:
 
 def _property(item: dataclasses.Field[Any], kind: Any, description: str) -> Any:
     """The Blender property of one field."""
-    common: dict[str, Any] = {"name": item.name.replace("_", " ").title(), "description": description}
+    common: dict[str, Any] = {"name": _label(item.name), "description": description}
     default: Any = item.default
     common["default"] = default
     if typing.get_origin(kind) is Literal:
-        choices = [(each, each.replace("-", " ").title(), "") for each in typing.get_args(kind)]
+        choices = [(each, _label(each), "") for each in typing.get_args(kind)]
         return EnumProperty(items=choices, **common)
     makers: dict[Any, Callable[..., Any]] = {bool: BoolProperty, str: StringProperty}
     if kind in makers:
@@ -159,6 +171,11 @@ def _property(item: dataclasses.Field[Any], kind: Any, description: str) -> Any:
     if kind is float:
         return FloatProperty(precision=4 if 0 < default < 0.05 else 2, **common)
     return FloatVectorProperty(size=len(default), **common)
+
+
+def _label(name: str) -> str:
+    """A name for people."""
+    return _NAMES.get(name, name.replace("_", " ").title())
 
 
 def _descriptions(kind: type[Any]) -> dict[str, str]:
