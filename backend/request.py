@@ -68,8 +68,9 @@ class GuidanceSettings:
 
     guidance_scale: float = bounded(25.0, 0.0, 1000.0)
     """Classifier-free guidance scale s in ε_∅ + s·(…)."""
-    perp_neg: Literal["off", "stable-dreamfusion", "threestudio"] = "stable-dreamfusion"
-    """Weight schedule of the perpendicular negatives; off uses the positive view prompt alone."""
+    perp_neg: Literal["auto", "off", "stable-dreamfusion", "threestudio"] = "auto"
+    """Weight schedule of the perpendicular negatives; off uses the positive view prompt alone; auto is off where the
+    model is told the camera, which says more than words can, and stable-dreamfusion elsewhere."""
     perp_neg_strength: float = bounded(2.0, 0.0, 20.0)
     """Largest weight of the stable-dreamfusion schedule; the threestudio schedule is multiplied by half of it."""
     timestep_range: Range = bounded((0.02, 0.98), 0.0, 1.0)

@@ -6,6 +6,7 @@ Everything is read from a folder in the layout of diffusers; nothing here depend
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,8 @@ class StableDiffusionGuidance:
     """Whether the unconditional branch is told the camera too; see :func:`.conditioning.build_condition`."""
 
     def __init__(self, networks: Networks, text: TextEmbeddings, settings: GuidanceSettings) -> None:
+        if settings.perp_neg == "auto" and networks.camera is not None:
+            settings = dataclasses.replace(settings, perp_neg="off")
         self.networks, self.text, self.settings = networks, text, settings
         unet, vae = networks.unet, networks.vae
         self.dtype, self.device = unet.dtype, unet.device

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from backend.cameras import CameraBatch, orbit_cameras
 from backend.errors import ModelError, RequestError
 from backend.guidance import GuidanceResult
+from backend.guidance.camera_projection import CameraProjection
 from backend.guidance.conditioning import Condition, guided_noise
 from backend.guidance.distillation import score_gradient
 from backend.guidance.model_folder import open_model
@@ -306,3 +307,13 @@ def test_half_precision_on_cuda_agrees_with_single_on_the_cpu(written: Path, tin
     flat = [result.gradient.flatten().cpu() for result in (on_gpu, on_cpu)]
     assert torch.nn.functional.cosine_similarity(flat[0], flat[1], 0) > 0.99
     assert on_gpu.loss == pytest.approx(on_cpu.loss, rel=0.05)
+
+
+def test_automatic_perp_neg_is_off_where_the_camera_is_told(tiny: Any):
+    where, told = cameras(120.0), CameraProjection(tiny.text.views.shape[-1], n_tokens=2, hidden=8)
+    blind = StableDiffusionGuidance(tiny.networks, tiny.text, GuidanceSettings())
+    assert len(blind.condition(where).negatives.sample) > 0
+    seeing = StableDiffusionGuidance(replace(tiny.networks, camera=told), tiny.text, GuidanceSettings())
+    assert len(seeing.condition(where).negatives.sample) == 0
+    asked = GuidanceSettings(perp_neg="stable-dreamfusion")
+    assert len(StableDiffusionGuidance(seeing.networks, tiny.text, asked).condition(where).negatives.sample) > 0
