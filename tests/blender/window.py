@@ -1,8 +1,8 @@
 """Runs inside a Blender that has a window: panels are drawn, a job runs beside the interface, undo takes one step.
 
 blender --python tests/blender/window.py -- STAND_IN_PYTHON RESULTS_FOLDER; the exit code is 0 if all is well. The
-extension must be installed and enabled. With a third argument, the beginning of a file name, Blender makes a file at each
-moment worth a picture and waits until it is gone.
+extension must be installed and enabled. With a third argument, the beginning of a file name, Blender makes a file at
+each moment worth a picture and waits until it is gone.
 """
 
 from __future__ import annotations
