@@ -35,25 +35,17 @@ def render(
 
     Camera conventions are the project's: looks down −Z, normalised intrinsics, row 0 on top.
     """
-    centre = np.ascontiguousarray(solids.to_world[:, :, 3])
+    camera = np.ascontiguousarray(camera_to_world, np.float64)
+    origin, inverse = camera[:3, 3], solids.from_world
+    offset = np.ascontiguousarray(solids.to_world[:, :, 3] - origin)
     spread = solids.to_world[:, :, :3]
-    corner = np.where(solids.shape == SPHERE, np.linalg.norm(spread, 2, (1, 2)) ** 2, (spread**2).sum((1, 2)))
-    reach = ((centre - camera_to_world[:3, 3]) ** 2).sum(
-        1
-    ) - corner  # squared length of the tangent to the bounding ball
+    radius = np.where(solids.shape == SPHERE, np.linalg.norm(spread, 2, (1, 2)), np.linalg.norm(spread, axis=(1, 2)))
+    tangent = (offset**2).sum(1) - radius**2  # squared length, from the camera to the bounding ball
+    local_origin = np.ascontiguousarray(inverse[:, :, :3] @ origin + inverse[:, :, 3])
+    scene = (solids.shape, solids.taper, np.ascontiguousarray(inverse), local_origin, offset, tangent)
+    lens = np.array((*focal, *center), np.float64)
     colour, hits = _cast(
-        solids.shape,
-        solids.taper,
-        solids.from_world,
-        centre,
-        reach,
-        solids.colour,
-        np.ascontiguousarray(camera_to_world, np.float64),
-        np.array((*focal, *center), np.float64),
-        size,
-        supersample,
-        np.array(light.position, np.float64),
-        light.ambient,
+        scene, solids.colour, camera, lens, size, supersample, np.array(light.position, np.float64), light.ambient
     )
     coverage = hits / supersample**2
     colour /= np.maximum(hits, 1)[..., None]
@@ -62,73 +54,55 @@ def render(
 
 @njit(cache=True, nogil=True, fastmath=True)
 def _cast(
-    shape: Any,
-    taper: Any,
-    inverse: Any,
-    centre: Any,
-    reach: Any,
-    colour: Any,
-    camera: Any,
-    lens: Any,
-    size: Any,
-    supersample: Any,
-    light: Any,
-    ambient: Any,
+    scene: Any, colour: Any, camera: Any, lens: Any, size: Any, supersample: Any, light: Any, ambient: Any
 ) -> Any:  # pragma: no cover
     out = np.zeros((size, size, 3))
     hits = np.zeros((size, size))
-    origin = camera[:3, 3]
-    count = len(shape)
-    local_origin = np.empty((count, 3))
-    offset = np.empty((count, 3))  # from the camera to each solid's centre, with the radius of its bounding ball
-    for k in range(count):
-        for i in range(3):
-            offset[k, i] = centre[k, i] - origin[i]
-            local_origin[k, i] = inverse[k, i, 3]
-            for j in range(3):
-                local_origin[k, i] += inverse[k, i, j] * origin[j]
     fine = size * supersample
-    ray = np.empty(3)
-    d = np.empty(3)
-    normal = np.empty(3)
-    best_normal = np.empty(3)
-    point = np.empty(3)
+    ray, direction, scratch, normal = np.empty(3), np.empty(3), np.empty(3), np.empty(3)
     for row in range(fine):
-        ndc_y = 1 - 2 * (row + 0.5) / fine
+        y = (1 - 2 * (row + 0.5) / fine - lens[3]) / lens[1]
         for column in range(fine):
-            ndc_x = 2 * (column + 0.5) / fine - 1
-            x, y = (ndc_x - lens[2]) / lens[0], (ndc_y - lens[3]) / lens[1]
+            x = (2 * (column + 0.5) / fine - 1 - lens[2]) / lens[0]
             for i in range(3):
                 ray[i] = camera[i, 0] * x + camera[i, 1] * y - camera[i, 2]
-            nearest, who = 1e9, -1
-            square = ray[0] * ray[0] + ray[1] * ray[1] + ray[2] * ray[2]
-            for k in range(count):
-                along = ray[0] * offset[k, 0] + ray[1] * offset[k, 1] + ray[2] * offset[k, 2]
-                if along * along < reach[k] * square:  # misses the bounding ball
-                    continue
-                for i in range(3):
-                    d[i] = inverse[k, i, 0] * ray[0] + inverse[k, i, 1] * ray[1] + inverse[k, i, 2] * ray[2]
-                t = _enter(shape[k], taper[k], local_origin[k], d, normal)
-                if 0 < t < nearest:
-                    nearest, who = t, k
-                    for i in range(3):  # normals go by the transposed inverse
-                        best_normal[i] = (
-                            inverse[k, 0, i] * normal[0] + inverse[k, 1, i] * normal[1] + inverse[k, 2, i] * normal[2]
-                        )
+            distance, who = _nearest(scene, ray, direction, scratch, normal)
             if who < 0:
                 continue
             dot, lengths, norm = 0.0, 0.0, 0.0
             for i in range(3):
-                point[i] = light[i] - origin[i] - nearest * ray[i]
-                dot += point[i] * best_normal[i]
-                lengths += point[i] ** 2
-                norm += best_normal[i] ** 2
+                toward = light[i] - camera[i, 3] - distance * ray[i]
+                dot += toward * normal[i]
+                lengths += toward**2
+                norm += normal[i] ** 2
             shade = ambient + (1 - ambient) * max(dot, 0.0) / np.sqrt(lengths * norm + 1e-12)
             r, c = row // supersample, column // supersample
             hits[r, c] += 1
             for i in range(3):
                 out[r, c, i] += colour[who, i] * shade
     return out, hits
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _nearest(scene: Any, ray: Any, direction: Any, scratch: Any, normal: Any) -> Any:  # pragma: no cover
+    """The first solid that a ray meets: distance and index (−1: none); writes its world normal, not normalised."""
+    shape, taper, inverse, local_origin, offset, tangent = scene
+    nearest, who = 1e9, -1
+    square = ray[0] * ray[0] + ray[1] * ray[1] + ray[2] * ray[2]
+    for k in range(len(shape)):
+        along = ray[0] * offset[k, 0] + ray[1] * offset[k, 1] + ray[2] * offset[k, 2]
+        if along * along < tangent[k] * square:  # misses the bounding ball
+            continue
+        for i in range(3):
+            direction[i] = inverse[k, i, 0] * ray[0] + inverse[k, i, 1] * ray[1] + inverse[k, i, 2] * ray[2]
+        t = _enter(shape[k], taper[k], local_origin[k], direction, scratch)
+        if 0 < t < nearest:
+            nearest, who = t, k
+            for i in range(3):  # normals go by the transposed inverse
+                normal[i] = (
+                    inverse[k, 0, i] * scratch[0] + inverse[k, 1, i] * scratch[1] + inverse[k, 2, i] * scratch[2]
+                )
+    return nearest, who
 
 
 @njit(cache=True, nogil=True, fastmath=True)
