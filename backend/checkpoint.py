@@ -122,5 +122,6 @@ def _metadata(data: bytes) -> dict[str, str]:
 def _checksum(tensors: dict[str, Tensor], text: str) -> int:
     value = zlib.crc32(text.encode())
     for name in sorted(tensors):
-        value = zlib.crc32(tensors[name].contiguous().view(-1).view(torch.uint8).numpy(), value)
+        content: Any = tensors[name].contiguous().view(-1).view(torch.uint8).numpy()
+        value = zlib.crc32(content, value)
     return value

@@ -214,6 +214,8 @@ class _Bar:
         minutes, seconds = divmod(round(event.seconds_left), 60)
         self._bar.set_postfix_str(f"about {minutes}:{seconds:02d} left", refresh=False)
         self._bar.update(event.step - self._bar.n)
+        if event.step == event.total:
+            self._bar.refresh()  # tqdm leaves out what follows soon after
 
 
 def _inspect(options: argparse.Namespace) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import IO
 
@@ -34,7 +34,7 @@ def write_atomically(path: Path, data: bytes, before: Callable[[], None] | None 
 
 
 @contextlib.contextmanager
-def output_errors(path: Path) -> Iterator[None]:
+def output_errors(path: Path) -> Generator[None]:
     """Turn the system's errors while writing ``path`` into an OutputError that names it."""
     try:
         yield
@@ -64,7 +64,7 @@ def check_writable(folder: Path, needed: int) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Generator[None]:
     """Own an existing folder; the system gives it back when the process dies. Raises OutputError if it is taken.
 
     The lock's file stays: deleting it would let two jobs lock two files of the same name.

@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     import torch
@@ -42,8 +42,10 @@ def configure(device: torch.device) -> int:
 
     The number is DREAMLATHE_THREADS, or the CPUs this process may use (at most 16: a step is too small for more).
     """
-    import numba  # noqa: PLC0415  (after prepare_environment, and never for --help)
-    import torch  # noqa: PLC0415
+    import numba as untyped_numba  # noqa: PLC0415  (after prepare_environment, and never for --help)
+    import torch as untyped_torch  # noqa: PLC0415
+
+    numba, torch = cast("Any", untyped_numba), cast("Any", untyped_torch)
 
     count = _thread_count()
     torch.set_num_threads(count)

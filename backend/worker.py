@@ -19,11 +19,12 @@ import json
 import os
 import queue
 import signal
+import socket
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -161,7 +162,7 @@ def main() -> int:
 
 
 @contextlib.contextmanager
-def _claimed_output() -> Iterator[int]:
+def _claimed_output() -> Generator[int]:
     """A private way to the standard output; what anybody else prints goes to the standard error."""
     sys.stdout.flush()
     descriptor = os.dup(1)
@@ -177,14 +178,14 @@ class _Worker:
         self._open: list[_Run] = []
         self._current: _Run | None = None
         self._quitting = False
-        self._poked = False
+        self._pokes = 0
+        """Signals from :meth:`_see_to_it` that have not been heard yet."""
         self._code = 0
         self._writer = EventWriter(descriptor, self._leave)
 
     def serve(self) -> int:
         """Run what is asked for, one after another."""
-        signal.signal(signal.SIGINT, self._on_signal)
-        signal.signal(signal.SIGTERM, self._on_signal)
+        self._listen_to_signals()
         threading.Thread(target=self._read, name="dreamlathe-commands", daemon=True).start()
         while (run := self._next()) is not None:
             self._serve_run(run)
@@ -243,16 +244,16 @@ class _Worker:
         self._leave()
 
     def _command(self, line: bytes) -> None:
-        try:
-            command = json.loads(line)
-            name = command["command"]
-        except (ValueError, TypeError, KeyError, RecursionError):
-            name = None
+        command: dict[str, Any] = {}
+        with contextlib.suppress(ValueError, RecursionError):
+            parsed = json.loads(line)
+            command = parsed if isinstance(parsed, dict) else {}
+        name = command.get("command")
         if name == "run":
             self._enqueue(_Run(command.get("request"), command.get("folder"), command.get("redo") is True))
         elif name == "cancel":
             self._cancel()
-        elif name in {"pause", "resume"}:
+        elif name in ("pause", "resume"):
             self._hold(held=name == "pause")
         elif name == "quit":
             self._leave()
@@ -272,7 +273,7 @@ class _Worker:
         self._writer.send(Message("info", "Paused." if held else "Going on."))
 
     def _cancel(self) -> None:
-        """Stop every run that was given; from any thread, and from signal handlers."""
+        """Stop every run that was given; from any thread."""
         with self._lock:
             runs = list(self._open)
             for run in runs:
@@ -289,7 +290,7 @@ class _Worker:
         while any(run in self._open for run in runs):
             current = self._current
             if current is not None and current.switch.interruptible:
-                self._poked = True
+                self._pokes += 1
                 _interrupt_main_thread()
             stepping = current is not None and current.switch.phase == "optimize"
             if time.monotonic() - began > (STEP_GRACE if stepping else GRACE):
@@ -297,6 +298,7 @@ class _Worker:
                 self._writer.close(2.0)
                 os._exit(exit_code(Cancelled.code))
             time.sleep(0.5)
+        self._pokes = 0
 
     def _leave(self) -> None:
         """Cancel and quit."""
@@ -306,11 +308,30 @@ class _Worker:
             self._runs.put(None)
             self._cancel()
 
-    def _on_signal(self, *_: object) -> None:
-        """SIGINT and SIGTERM; the former also from :meth:`_see_to_it`, to break off the current run."""
-        poked, self._poked = self._poked, False
-        if not poked:
-            self._leave()
+    def _listen_to_signals(self) -> None:
+        """Hear SIGINT and SIGTERM in a thread: the main one may be in a call that ends long after.
+
+        The system's handler writes each signal's number to a socket at once; Python's own runs when the call has ended.
+        """
+        hear, tell = socket.socketpair()
+        tell.setblocking(False)
+        signal.set_wakeup_fd(tell.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._break_off)
+
+        def work() -> None:
+            with tell:
+                while numbers := hear.recv(64):
+                    for number in numbers:
+                        if number == signal.SIGINT and self._pokes > 0:
+                            self._pokes -= 1
+                        elif number in (signal.SIGINT, signal.SIGTERM):
+                            self._leave()
+
+        threading.Thread(target=work, name="dreamlathe-signals", daemon=True).start()
+
+    def _break_off(self, *_: object) -> None:
+        """Python's signal handler, in the main thread."""
         if self._current is not None and self._current.switch.stopping:
             self._current.switch.interrupt()
 

@@ -145,6 +145,7 @@ class _Loop:
     def _step(self, step: int) -> None:
         state, settings = self.state, self.settings
         self._set_levels(step)
+        state.set_learning_rate(schedules.learning_rate_factor(step, settings))
         state.occupancy.update(state.field.density, step, state.rng)
         cameras = self._cameras()
         output = self._render(step, cameras)
@@ -154,10 +155,10 @@ class _Loop:
         )
         check_number(result.loss, "guidance's loss")
         state.health.observe(output.opacity, cameras, state.field.density)
-        self._descend(step, output, images, result)
+        norm = self._descend(step, output, images, result)
         if step % _CHECK_PARAMETERS_EVERY == 0:
             check_parameters(state.parameters)
-        state.tally.average(result.loss, float(output.opacity.detach().mean()), output.n_samples)
+        state.tally.average(result.loss, float(output.opacity.detach().mean()), output.n_samples, norm)
 
     def _set_levels(self, step: int) -> None:
         settings = self.settings
@@ -185,20 +186,21 @@ class _Loop:
         _, directions = rays(cameras, side, side)
         return self.state.background(torch.from_numpy(directions).to(self.device))
 
-    def _descend(self, step: int, output: RenderOutput, images: Tensor, result: GuidanceResult) -> None:
-        """One backward pass through the images and the regularisers, then Adam."""
+    def _descend(self, step: int, output: RenderOutput, images: Tensor, result: GuidanceResult) -> float:
+        """One backward pass through the images and the regularisers, then Adam; returns the gradient's norm."""
         state = self.state
         regulariser = _regulariser(step, output, self.settings, thin=state.tally.reason != "vanished")
         wanted = [(images, result.gradient.to(images.dtype)), (regulariser, None)]
         roots = [(root, gradient) for root, gradient in wanted if root.requires_grad]
         if not roots:  # no ray met an occupied cell; if that lasts, the field has vanished
-            return
+            return 0.0
         state.adam.zero_grad(set_to_none=True)
         torch.autograd.backward([root for root, _ in roots], [gradient for _, gradient in roots])
         limit = self.settings.gradient_clip or float("inf")
-        norm = torch.nn.utils.clip_grad_norm_(state.parameters, limit)
-        check_number(float(norm), "gradient")
+        norm = float(torch.nn.utils.clip_grad_norm_(state.parameters, limit))
+        check_number(norm, "gradient")
         state.adam.step()
+        return norm
 
     def _check_result(self) -> None:
         """A short run may end before a dead field has been dead for long enough: look at the whole once more."""

@@ -38,13 +38,16 @@ class Tally:
     """Mean over the pixels."""
     samples: float = 0.0
     """Field samples a step."""
+    gradient_norm: float = 0.0
+    """Of all parameters, before it is clipped."""
 
-    def average(self, loss: float, opacity: float, samples: int) -> None:
+    def average(self, loss: float, opacity: float, samples: int, gradient_norm: float) -> None:
         """Take a step into the averages."""
         share = 1.0 / min(self.step + 1, 20)
         self.loss += share * (loss - self.loss)
         self.opacity += share * (opacity - self.opacity)
         self.samples += share * (samples - self.samples)
+        self.gradient_norm += share * (gradient_norm - self.gradient_norm)
 
 
 @dataclass
@@ -55,6 +58,8 @@ class RunState:
     occupancy: OccupancyGrid
     background: LearnedBackground
     adam: torch.optim.Adam
+    rates: tuple[float, ...]
+    """Learning rates of Adam's groups, before the schedule."""
     rng: np.random.Generator
     """Cameras, lights, backgrounds, sample positions."""
     generator: torch.Generator
@@ -77,11 +82,17 @@ class RunState:
             background=background,
             # One kernel for all parameters where there is one: a millisecond a step on a CPU.
             adam=torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15, fused=device.type in {"cpu", "cuda"}),
+            rates=tuple(group["lr"] for group in groups),
             rng=np.random.default_rng(seeds[2]),
             generator=torch.Generator(device).manual_seed(seeds[3]),
             health=Health(),
             tally=Tally(restarts=restarts),
         )
+
+    def set_learning_rate(self, factor: float) -> None:
+        """Scale Adam's learning rates by the schedule's ``factor``."""
+        for group, rate in zip(self.adam.param_groups, self.rates, strict=True):
+            group["lr"] = rate * factor
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -146,6 +157,7 @@ class RunState:
             "restart_reason": tally.reason,
             "loss": tally.loss,
             "opacity": tally.opacity,
+            "gradient_norm": tally.gradient_norm,
             "samples_per_step": round(tally.samples),
             "occupied_fraction": self.occupancy.occupied_fraction,
             "parameters": sum(p.numel() for p in self.parameters),

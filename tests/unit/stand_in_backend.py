@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -22,10 +23,10 @@ kind = sys.argv[1]
 
 
 class StandIn(SilhouetteGuidance):
-    def gradient(self, *arguments: Any) -> Any:
+    def gradient(self, images: Any, cameras: Any, progress: float, generator: Any) -> Any:
         if kind == "endless":
             time.sleep(0.05)
-        return super().gradient(*arguments)
+        return super().gradient(images, cameras, progress, generator)
 
 
 def load(*_: Any) -> StandIn:
@@ -39,7 +40,7 @@ def load(*_: Any) -> StandIn:
     if kind == "noisy":
         print("a library prints")
         os.write(1, b'{"event": "finished", "folder": "a lie"}\n')
-        os.system("echo a child prints")
+        subprocess.run(["echo", "a child prints"], check=True)
     return StandIn()
 
 

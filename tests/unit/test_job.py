@@ -108,7 +108,8 @@ def test_metrics_tell_what_was_made(done: tuple[Path, list[Event]]) -> None:
     assert metrics["mesh"] == {"vertices": len(mesh.vertices), "faces": len(mesh.faces), "texture_size": 64}
     assert 0 < metrics["mesh"]["faces"] <= REQUEST.mesh.faces
     assert set(metrics["seconds"]) == {"model", "optimize", "mesh", "write"}
-    assert all(seconds > 0 for seconds in metrics["seconds"].values())
+    assert metrics["seconds"]["optimize"] > 0
+    assert metrics["seconds"]["mesh"] > 0
     assert metrics["device"] == "cpu"
     assert metrics["optimize"]["steps"] == 24
     assert metrics["versions"]["torch"] == torch.__version__
@@ -290,7 +291,7 @@ def test_an_empty_mesh_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_bug_is_in_the_log_and_one_line_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken(SilhouetteGuidance):
-        def gradient(self, *_: Any) -> Any:
+        def gradient(self, images: Any, cameras: Any, progress: float, generator: Any) -> Any:
             raise ValueError("a bug\nof two lines")
 
     monkeypatch.setattr(backend.guidance, "load_guidance", lambda *_: Broken())
@@ -303,16 +304,15 @@ def test_a_bug_is_in_the_log_and_one_line_outside(tmp_path: Path, monkeypatch: p
     assert "in gradient" in log
 
 
-def test_memory_that_is_full_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for number, error in enumerate((MemoryError(), torch.OutOfMemoryError("CUDA out of memory."))):
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory.")], ids=["cpu", "gpu"])
+def test_memory_that_is_full_is_said(tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Greedy(SilhouetteGuidance):
+        def gradient(self, images: Any, cameras: Any, progress: float, generator: Any) -> Any:
+            raise error
 
-        class Greedy(SilhouetteGuidance):
-            def gradient(self, *_: Any, error: Exception = error) -> Any:
-                raise error
-
-        monkeypatch.setattr(backend.guidance, "load_guidance", lambda *_, kind=Greedy: kind())
-        with pytest.raises(DreamlatheError, match="memory is full"):
-            run_job(REQUEST, tmp_path / str(number), nothing, never)
+    monkeypatch.setattr(backend.guidance, "load_guidance", lambda *_: Greedy())
+    with pytest.raises(DreamlatheError, match="memory is full"):
+        run_job(REQUEST, tmp_path, nothing, never)
 
 
 def test_exit_codes() -> None:

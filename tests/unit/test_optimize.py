@@ -128,7 +128,7 @@ def test_a_run_that_was_ended_goes_on_to_the_same_result(
     tmp_path: Path, how: str, step: int, whole: tuple[Any, ...]
 ) -> None:
     with pytest.raises(Cancelled if how == "stop" else Killed):
-        run(REQUEST, tmp_path, **{f"{how}_at": step})
+        run(REQUEST, tmp_path, stop_at=step if how == "stop" else -1, kill_at=step if how == "kill" else -1)
     resumed = run(REQUEST, tmp_path)
     assert_same(whole, resumed)
     said = [e.text for e in resumed[3] if isinstance(e, Message)]
