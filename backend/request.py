@@ -99,6 +99,8 @@ class OptimizeSettings:
     """Side of the rendered image, in pixels."""
     learning_rate: float = bounded(0.01, 1e-6, 1.0)
     """Adam's, for the grid; the heads use a tenth."""
+    learning_rate_end: float = bounded(0.1, 0.001, 1.0)
+    """Share of the learning rate that is left at the end; it falls from the middle of the run on."""
     grid_levels: int = bounded(12, 1, 24)
     """Levels of the hash grid."""
     grid_features: int = bounded(2, 1, 8)

@@ -59,6 +59,12 @@ def loss_weights(step: int, settings: OptimizeSettings) -> LossWeights:
     )
 
 
+def learning_rate_factor(step: int, settings: OptimizeSettings) -> float:
+    """1 in the first half of the run, then along half a cosine down to ``learning_rate_end``: calms the surface."""
+    late = max(0.0, 2 * progress(step, settings.iterations) - 1)
+    return settings.learning_rate_end + (1 - settings.learning_rate_end) * 0.5 * (1 + math.cos(math.pi * late))
+
+
 def shading_mode(step: int, settings: OptimizeSettings, rng: np.random.Generator) -> ShadingMode:
     """Albedo in the run's ``albedo_share``; later Lambertian with ``shaded_share``, some of it textureless.
 

@@ -83,7 +83,7 @@ def threestudio_weights(azimuth: ArrayLike, strength: float) -> NDArray[np.float
 def negative_weights(settings: GuidanceSettings, azimuth: ArrayLike, elevation: ArrayLike) -> NDArray[np.float64]:
     """Weights [B, 2] of the front and side negatives for cameras at ``azimuth`` and ``elevation`` ([B], degrees).
 
-    Auto is stable-dreamfusion here: whoever knows that the model is told the camera has turned it off before. All zero if
+    Auto is stable-dreamfusion here: whoever knows that the model is told the camera turned it off before. All zero if
     Perp-Neg is off, and for overhead views, whose prompt is neither front nor side.
     """
     turn = np.atleast_1d(np.asarray(azimuth, np.float64))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -62,3 +64,12 @@ def test_shading_draws_the_same_numbers_whatever_it_chooses() -> None:
         schedules.shading_mode(step, OptimizeSettings(iterations=20, albedo_share=1.0), one)
         schedules.shading_mode(step, OptimizeSettings(iterations=20, albedo_share=0.0, textureless_share=1.0), other)
     assert one.random() == other.random()
+
+
+def test_the_learning_rate_falls_in_the_second_half():
+    settings = OptimizeSettings(iterations=101, learning_rate_end=0.2)
+    factors = [schedules.learning_rate_factor(step, settings) for step in range(101)]
+    assert factors[:51] == [1.0] * 51
+    assert factors[75] == pytest.approx(0.6)
+    assert factors[100] == pytest.approx(0.2)
+    assert all(later <= earlier for earlier, later in itertools.pairwise(factors))
