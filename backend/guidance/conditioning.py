@@ -1,7 +1,7 @@
-"""All that one step asks of the network, as the rows of a single call: B unconditional, B positive, N negatives.
+"""All that one step asks of the network, as the rows of one call: B unconditional, B positive, N negatives, B told.
 
-The three kinds may have different numbers of tokens (a camera adds some), so shorter rows are padded and masked: one
-call of the network is faster than two, and masked keys do not count in its attention.
+The told rows, there only if the model knows cameras, are the positive ones with the camera's tokens behind the words;
+the others are padded and masked, since one call of the network is faster than two and masked keys do not count in it.
 """
 
 from __future__ import annotations
@@ -27,11 +27,13 @@ class Condition:
     """The conditions of one step for a batch of B samples."""
 
     tokens: Tensor
-    """[2B + N, L, D]: unconditional, positive, negatives."""
+    """[2B + N (+ B), L, D]: unconditional, positive, negatives, told."""
     mask: Tensor | None
-    """[2B + N, L], 1 for a token and 0 for padding; None where nothing is padded."""
+    """Of the same rows [rows, L], 1 for a token and 0 for padding; None where nothing is padded."""
     negatives: Negatives
     """The N negatives, in the order of their rows."""
+    told: bool = False
+    """Whether the told rows are there."""
 
 
 def build_condition(
@@ -40,39 +42,40 @@ def build_condition(
     elevation: NDArray[np.float32],
     settings: GuidanceSettings,
     camera_tokens: Tensor | None = None,
-    camera_in_unconditional: bool = False,
 ) -> Condition:
     """The conditions for B cameras at ``azimuth`` and ``elevation`` ([B], degrees).
 
-    ``camera_tokens`` [B, K, D] follow the text's in every positive and negative row: a negative differs from its
-    positive in words alone. The unconditional rows go without, so that the guidance scale strengthens the camera as it
-    does the words, unless ``camera_in_unconditional`` (MVDream's choice: the scale then strengthens the words alone).
+    ``camera_tokens`` [B, K, D], if any, follow the positive's words in the told rows and nowhere else: Perp-Neg is
+    between words, with and without a camera.
     """
     positive = text.interpolated(view_weights(azimuth, elevation, settings.overhead_angle))
     unconditional = text.unconditional.expand_as(positive)
     negatives = select_negatives(negative_weights(settings, azimuth, elevation), positive.device)
-    tokens = torch.cat([unconditional, positive, text.views[negatives.view]])
+    words = torch.cat([unconditional, positive, text.views[negatives.view]])
     if camera_tokens is None:
-        return Condition(tokens, None, negatives)
-    batch = len(positive)
-    own = torch.cat([torch.arange(batch, device=tokens.device).repeat(2), negatives.sample])
-    extra = camera_tokens.to(tokens.dtype)[own]
-    mask = None
-    if not camera_in_unconditional:
-        mask = tokens.new_ones(len(tokens), tokens.shape[1] + extra.shape[1])
-        mask[:batch, tokens.shape[1] :] = 0.0
-    return Condition(torch.cat([tokens, extra], dim=1), mask, negatives)
+        return Condition(words, None, negatives)
+    told = torch.cat([positive, camera_tokens.to(positive.dtype)], dim=1)
+    padded = words.new_zeros(len(words), told.shape[1], words.shape[2])
+    padded[:, : words.shape[1]] = words
+    mask = words.new_ones(len(words) + len(told), told.shape[1])
+    mask[: len(words), words.shape[1] :] = 0.0
+    return Condition(torch.cat([padded, told]), mask, negatives, told=True)
 
 
-def guided_noise(network: NoiseNetwork, noisy: Tensor, timesteps: Tensor, condition: Condition, scale: float) -> Tensor:
+def guided_noise(
+    network: NoiseNetwork, noisy: Tensor, timesteps: Tensor, condition: Condition, settings: GuidanceSettings
+) -> Tensor:
     """Guided noise [B, C, h, w] for ``noisy`` [B, C, h, w] at ``timesteps`` [B], by one call of ``network``.
 
-    Every row, the negatives' too, meets the latent and the timestep of its own sample.
+    Every row, the negatives' too, meets the latent and the timestep of its own sample. A told camera has a scale of its
+    own (composed as in InstructPix2Pix, arXiv 2211.09800, eq. 3): s_camera · (ε(words, camera) − ε(words)) is added to
+    what the words alone give, so that neither drowns the other.
     """
-    batch = len(noisy)
-    own = condition.negatives.sample
-    latents = torch.cat([noisy, noisy, noisy[own]])
-    times = torch.cat([timesteps, timesteps, timesteps[own]])
+    batch, own = len(noisy), condition.negatives.sample
+    told = noisy[:batch] if condition.told else noisy[:0]
+    latents = torch.cat([noisy, noisy, noisy[own], told])
+    times = torch.cat([timesteps, timesteps, timesteps[own], timesteps[: len(told)]])
     noise = network(latents, times, condition.tokens, condition.mask)
-    unconditional, positive, negative = noise[:batch], noise[batch : 2 * batch], noise[2 * batch :]
-    return combine(unconditional, positive, negative, condition.negatives, scale)
+    unconditional, positive, negative, seen = noise.split([batch, batch, len(own), len(told)])
+    guided = combine(unconditional, positive, negative, condition.negatives, settings.guidance_scale)
+    return guided + settings.camera_scale * (seen - positive) if condition.told else guided

@@ -55,9 +55,6 @@ class StableDiffusionGuidance:
     Networks run in float16 on CUDA and in float32 elsewhere; losses and guidance arithmetic are always float32.
     """
 
-    camera_in_unconditional = False
-    """Whether the unconditional branch is told the camera too; see :func:`.conditioning.build_condition`."""
-
     def __init__(self, networks: Networks, text: TextEmbeddings, settings: GuidanceSettings) -> None:
         if settings.perp_neg == "auto" and networks.camera is not None:
             settings = dataclasses.replace(settings, perp_neg="off")
@@ -89,9 +86,7 @@ class StableDiffusionGuidance:
         if self.networks.camera is not None:
             features = torch.as_tensor(camera_features(cameras), device=self.device, dtype=self.dtype)
             camera_tokens = self.networks.camera(features)
-        return build_condition(
-            self.text, cameras.azimuth, cameras.elevation, self.settings, camera_tokens, self.camera_in_unconditional
-        )
+        return build_condition(self.text, cameras.azimuth, cameras.elevation, self.settings, camera_tokens)
 
     def predict_noise(self, noisy: Tensor, timesteps: Tensor, tokens: Tensor, mask: Tensor | None) -> Tensor:
         """The noise [R, C, h, w] float32 that the UNet sees in ``noisy``; see :data:`.conditioning.NoiseNetwork`."""
@@ -113,7 +108,7 @@ class StableDiffusionGuidance:
             condition = self.condition(cameras)
 
             def predict(noisy: Tensor, timesteps: Tensor) -> Tensor:
-                return guided_noise(self.predict_noise, noisy, timesteps, condition, self.settings.guidance_scale)
+                return guided_noise(self.predict_noise, noisy, timesteps, condition, self.settings)
 
             schedule = self.networks.schedule
             score = score_gradient(latents, predict, schedule, self.settings, progress, generator)

@@ -67,6 +67,9 @@ class RecordingNetwork:
         return torch.sin(3 * noisy + 0.01 * timestep) + torch.cos(2 * pushes + noisy) * noisy.square()
 
 
+AT_25 = GuidanceSettings(guidance_scale=25.0)
+
+
 def single(values: list[float]) -> NDArray[np.float32]:
     return np.asarray(values, np.float32)
 
@@ -149,7 +152,7 @@ def test_equals_the_formula_at_any_batch_size(batch: int, schedule: str, seed: i
     chosen = GuidanceSettings(perp_neg=schedule, guidance_scale=7.5)  # pyright: ignore[reportArgumentType]
     text, (noisy, timesteps) = make_text(seed), make_latents(batch, seed)
     condition = build_condition(text, single(azimuth), single(elevation), chosen)
-    guided = guided_noise(RecordingNetwork(), noisy, timesteps, condition, 7.5)
+    guided = guided_noise(RecordingNetwork(), noisy, timesteps, condition, chosen)
     weights = negative_weights(chosen, azimuth, elevation)
     # Weights below the threshold are left out, and each of them would have moved ε̂ by at most s·w·‖e‖.
     weights = np.where(weights > 1e-3, weights, 0.0)
@@ -164,12 +167,12 @@ def test_a_batch_equals_its_samples_one_by_one(views: list[tuple[float, float]],
     chosen, text = GuidanceSettings(), make_text(seed)
     noisy, timesteps = make_latents(len(views), seed)
     together = guided_noise(
-        RecordingNetwork(), noisy, timesteps, build_condition(text, azimuth, elevation, chosen), 25.0
+        RecordingNetwork(), noisy, timesteps, build_condition(text, azimuth, elevation, chosen), AT_25
     )
     for i in range(len(views)):
         one = slice(i, i + 1)
         alone = build_condition(text, azimuth[one], elevation[one], chosen)
-        lone = guided_noise(RecordingNetwork(), noisy[one], timesteps[one], alone, 25.0)
+        lone = guided_noise(RecordingNetwork(), noisy[one], timesteps[one], alone, AT_25)
         torch.testing.assert_close(together[one], lone, rtol=1e-4, atol=1e-3)
 
 
@@ -190,7 +193,7 @@ def test_law_2_each_sample_meets_its_own_negatives():
     azimuth, elevation = single([-30.0, 180.0, 0.0, 40.0]), single([0.0, 0.0, 0.0, 80.0])
     text, (noisy, timesteps) = make_text(), make_latents(4)
     network = RecordingNetwork()
-    guided_noise(network, noisy, timesteps, build_condition(text, azimuth, elevation, GuidanceSettings()), 25.0)
+    guided_noise(network, noisy, timesteps, build_condition(text, azimuth, elevation, GuidanceSettings()), AT_25)
     front, side = text.views[0], text.views[1]
     expected = [(0, front), (0, side), (1, front), (1, side), (2, side)]  # 0° is the front itself; 80° is overhead
     assert len(network.noisy) == 2 * 4 + len(expected)
@@ -210,7 +213,7 @@ def test_law_3_toggling_changes_nothing_but_perp_neg(scale: float):
     def guided(chosen: GuidanceSettings, elevation: float) -> Tensor:
         place = single([elevation, elevation])
         condition = build_condition(text, single([60.0, -150.0]), place, chosen)
-        return guided_noise(RecordingNetwork(), noisy, timesteps, condition, scale)
+        return guided_noise(RecordingNetwork(), noisy, timesteps, condition, replace(chosen, guidance_scale=scale))
 
     on = GuidanceSettings()
     off = replace(on, perp_neg="off")
@@ -240,7 +243,7 @@ def test_a_weight_of_zero_costs_no_evaluation():
         noisy, timesteps = make_latents(len(azimuth))
         network = RecordingNetwork()
         condition = build_condition(text, single(azimuth), single(elevation), chosen)
-        guided_noise(network, noisy, timesteps, condition, 25.0)
+        guided_noise(network, noisy, timesteps, condition, AT_25)
         return len(network.noisy)
 
     on = GuidanceSettings()
@@ -254,20 +257,37 @@ def test_a_weight_of_zero_costs_no_evaluation():
     assert evaluations([0.0], [0.0], replace(on, perp_neg="threestudio")) == 3  # its front residue counts as zero
 
 
-@pytest.mark.parametrize("in_unconditional", [False, True])
-def test_camera_tokens_follow_the_text_where_they_should(in_unconditional: bool):
+def test_camera_tokens_stand_in_rows_of_their_own():
     text, camera = make_text(), torch.randn(2, 2, 48, generator=torch.Generator().manual_seed(9))
-    condition = build_condition(
-        text, single([40.0, 90.0]), single([0.0, 0.0]), GuidanceSettings(), camera, in_unconditional
-    )
-    owners = [0, 1, 0, 1, 0, 0, 1]  # unconditional, positive, negatives
-    assert condition.tokens.shape == (7, 5, 48)
-    for row, owner in enumerate(owners):
-        torch.testing.assert_close(condition.tokens[row, 3:], camera[owner], rtol=0, atol=0)
-    torch.testing.assert_close(condition.tokens[0, :3], text.unconditional, rtol=0, atol=0)
-    torch.testing.assert_close(condition.tokens[4, :3], text.views[0], rtol=0, atol=0)
-    if in_unconditional:
-        assert condition.mask is None
-    else:
-        assert condition.mask is not None
-        assert condition.mask.tolist() == [[1, 1, 1, 0, 0]] * 2 + [[1] * 5] * 5
+    words = build_condition(text, single([40.0, 90.0]), single([0.0, 0.0]), GuidanceSettings())
+    condition = build_condition(text, single([40.0, 90.0]), single([0.0, 0.0]), GuidanceSettings(), camera)
+    assert condition.told
+    assert condition.mask is not None
+    assert condition.tokens.shape == (9, 5, 48)  # unconditional, positive, three negatives, told
+    torch.testing.assert_close(condition.tokens[:7, :3], words.tokens, rtol=0, atol=0)
+    torch.testing.assert_close(condition.tokens[7:, :3], words.tokens[2:4], rtol=0, atol=0)
+    torch.testing.assert_close(condition.tokens[7:, 3:], camera, rtol=0, atol=0)
+    assert condition.mask.tolist() == [[1, 1, 1, 0, 0]] * 7 + [[1] * 5] * 2
+
+
+def test_the_camera_is_added_to_what_the_words_give():
+    rng = torch.Generator().manual_seed(3)
+    text, camera = make_text(), torch.randn(2, 2, 48, generator=rng)
+    noisy, timesteps = torch.randn(2, 4, 3, 3, generator=rng), torch.tensor([100, 800])
+    settings = GuidanceSettings(guidance_scale=7.5, camera_scale=3.0)
+    place = (single([40.0, 170.0]), single([0.0, 0.0]), settings)
+    alone = guided_noise(RecordingNetwork(), noisy, timesteps, build_condition(text, *place), settings)
+    condition = build_condition(text, *place, camera)
+    answers = torch.randn(len(condition.tokens), 4, 3, 3, generator=rng)
+    words = len(condition.tokens) - 2
+
+    def network(latents: Tensor, times: Tensor, tokens: Tensor, mask: Tensor | None) -> Tensor:
+        assert torch.equal(latents[words:], noisy)
+        assert torch.equal(times[words:], timesteps)
+        noise = answers.clone()
+        noise[:words] = RecordingNetwork()(latents[:words], times[:words], tokens[:words, :3], None)
+        return noise
+
+    positive = RecordingNetwork()(noisy, timesteps, condition.tokens[2:4, :3], None)
+    guided = guided_noise(network, noisy, timesteps, condition, settings)
+    torch.testing.assert_close(guided, alone + 3.0 * (answers[words:] - positive), rtol=1e-5, atol=1e-5)

@@ -90,7 +90,7 @@ def test_gradient_of_a_batch(tiny: Any, side: int):
 
 def test_gradient_is_that_of_the_latents_through_the_encoder(written: Path):
     """Against diffusers' own parts in straight autograd: encode, add noise, guide (Perp-Neg off), weigh, go back."""
-    settings = GuidanceSettings(perp_neg="off", guidance_scale=7.5, timestep_anneal="none")
+    settings = GuidanceSettings(perp_neg="off", guidance_scale=7.5, timestep_range=(0.02, 0.98), timestep_anneal="none")
     result = judge(load(written, settings), cameras(0.0, 180.0))
     pipe = diffusers.StableDiffusionPipeline.from_pretrained(written, safety_checker=None)
     images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(5), requires_grad=True)
@@ -134,7 +134,13 @@ def test_stepping_against_the_gradient_moves_latents_against_the_score(written: 
     torch.randn(latents.shape, generator=generator)
 
     def predict(noisy: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-        return guided_noise(guidance.predict_noise, noisy, timesteps, guidance.condition(cameras(0.0)), 1.0)
+        return guided_noise(
+            guidance.predict_noise,
+            noisy,
+            timesteps,
+            guidance.condition(cameras(0.0)),
+            GuidanceSettings(guidance_scale=1.0),
+        )
 
     score = score_gradient(latents, predict, guidance.networks.schedule, guidance.settings, 0.0, generator)
     assert float(((moved - latents) * score.gradient).sum()) < 0
@@ -189,7 +195,7 @@ def test_camera_tokens_reach_the_network(folder: Path, tiny: Any):
 
 
 def test_padded_rows_equal_a_call_of_their_own(folder: Path):
-    """The unconditional rows have fewer tokens: masked in one call or alone in another, it is the same."""
+    """The told rows have more tokens: masked in one call or alone in another, it is the same."""
     add_camera(folder)
     guidance = load(folder)
     where = cameras(30.0, 170.0)
@@ -198,10 +204,10 @@ def test_padded_rows_equal_a_call_of_their_own(folder: Path):
     with torch.no_grad():
         condition: Condition = guidance.condition(where)
         assert condition.mask is not None
-        own = torch.tensor([0, 1, 0, 1, *condition.negatives.sample.tolist()])
+        own = torch.tensor([0, 1, 0, 1, *condition.negatives.sample.tolist(), 0, 1])
         together = guidance.predict_noise(noisy[own], timesteps[own], condition.tokens, condition.mask)
-        short = guidance.predict_noise(noisy, timesteps, condition.tokens[:2, :TOKENS], None)
-        long = guidance.predict_noise(noisy[own[2:]], timesteps[own[2:]], condition.tokens[2:], None)
+        short = guidance.predict_noise(noisy[own[:-2]], timesteps[own[:-2]], condition.tokens[:-2, :TOKENS], None)
+        long = guidance.predict_noise(noisy, timesteps, condition.tokens[-2:], None)
     torch.testing.assert_close(together, torch.cat([short, long]), rtol=1e-4, atol=1e-5)
 
 
@@ -212,10 +218,12 @@ def test_a_batch_equals_its_samples(folder: Path):
     noisy = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(3))
     timesteps = torch.tensor([100, 500, 900])
     with torch.no_grad():
-        together = guided_noise(guidance.predict_noise, noisy, timesteps, guidance.condition(where), 25.0)
+        together = guided_noise(guidance.predict_noise, noisy, timesteps, guidance.condition(where), guidance.settings)
         for i in range(3):
             condition = guidance.condition(where[i : i + 1])
-            one = guided_noise(guidance.predict_noise, noisy[i : i + 1], timesteps[i : i + 1], condition, 25.0)
+            one = guided_noise(
+                guidance.predict_noise, noisy[i : i + 1], timesteps[i : i + 1], condition, guidance.settings
+            )
             torch.testing.assert_close(together[i : i + 1], one, rtol=1e-3, atol=1e-3)
 
 
