@@ -15,13 +15,13 @@ import sys
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn, cast, get_args, get_type_hints
 
 from . import worker
 from .errors import DreamlatheError, OutputError, RequestError
 from .events import Event, Message, Phase, Progress
 from .job import describe, exit_code, run_job
-from .request import Request, preset
+from .request import GuidanceSettings, Request, preset
 
 _SETTINGS = {
     "prompt": "prompt",
@@ -89,7 +89,7 @@ def _add_generate(commands: Any) -> None:
     add("--device", help="auto (default), cpu, cuda, cuda:1, mps …")
     add("--iterations", metavar="N", help="optimization steps")
     add("--guidance-scale", metavar="S", help="of classifier-free guidance")
-    add("--perp-neg", metavar="SCHEDULE", help="off, stable-dreamfusion or threestudio")
+    add("--perp-neg", metavar="SCHEDULE", help=", ".join(get_args(get_type_hints(GuidanceSettings)["perp_neg"])))
     add("--grid-resolution", metavar="N", help="side of the isosurface grid")
     add("--texture-size", metavar="N", help="side of the texture, in pixels")
     add("--faces", metavar="N", help="triangles to keep")

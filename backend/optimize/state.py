@@ -75,7 +75,8 @@ class RunState:
         field = build_field(settings, device, seeds[0])
         background = LearnedBackground(device, seeds[1])
         rate = settings.learning_rate * RESTART_RATE**restarts
-        groups = [*field.parameter_groups(rate), {"params": list(background.parameters()), "lr": rate / 10}]
+        groups: list[dict[str, Any]] = field.parameter_groups(rate)
+        groups.append({"params": list(background.parameters()), "lr": rate / 10})
         return cls(
             field=field,
             occupancy=OccupancyGrid(settings.occupancy_resolution, device),

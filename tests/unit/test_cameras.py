@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from backend.cameras import fixed_cameras, orbit_cameras, rays, sample_fixed, sample_orbit, world_to_ndc
 from backend.errors import RequestError
@@ -26,9 +28,13 @@ def look_at(position: np.ndarray, target: np.ndarray, up: np.ndarray) -> np.ndar
     return pose
 
 
+def rows(pose: NDArray[np.floating]) -> tuple[tuple[float, float, float, float], ...]:
+    return tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in pose)
+
+
 def fixed(position: tuple[float, float, float], name: str = "") -> FixedCamera:
     pose = look_at(np.array(position), np.zeros(3), np.array([0.0, 0.0, 1.0]))
-    return FixedCamera(tuple(tuple(float(v) for v in row) for row in pose), (2.0, 2.5), (0.1, -0.2), name)
+    return FixedCamera(rows(pose), (2.0, 2.5), (0.1, -0.2), name)
 
 
 @given(angles, st.floats(-89.0, 89.0), st.floats(1.05, 20.0))
@@ -131,18 +137,18 @@ def test_jitter() -> None:
     base = orbit_cameras(30.0, 20.0, 3.0, 40.0)
     count = 5000
 
-    moved = sample_orbit(OrbitRig(**{**vars(plain), "jitter_position": 0.1}), count, np.random.default_rng(0))
+    moved = sample_orbit(replace(plain, jitter_position=0.1), count, np.random.default_rng(0))
     offset = moved.position - base.position
     assert np.abs(offset).max() <= 0.1 + 1e-5
     np.testing.assert_allclose(offset.std(axis=0), 0.1 / math.sqrt(3), rtol=0.06)
     np.testing.assert_allclose(world_to_ndc(moved, np.zeros((1, 3))), 0.0, atol=1e-4)
 
-    aimed = sample_orbit(OrbitRig(**{**vars(plain), "jitter_target": 0.1}), count, np.random.default_rng(0))
+    aimed = sample_orbit(replace(plain, jitter_target=0.1), count, np.random.default_rng(0))
     np.testing.assert_allclose(aimed.position, np.repeat(base.position, count, 0), atol=1e-5)
     spread = world_to_ndc(aimed, np.zeros((1, 3)))[:, 0].std(axis=0)
     np.testing.assert_allclose(spread, 0.1 * base.focal[0] / 3.0, rtol=0.06)
 
-    rolled = sample_orbit(OrbitRig(**{**vars(plain), "jitter_up": 0.02}), count, np.random.default_rng(0))
+    rolled = sample_orbit(replace(plain, jitter_up=0.02), count, np.random.default_rng(0))
     roll = np.arcsin(np.clip(rolled.camera_to_world[:, 2, 0] / math.cos(math.radians(20.0)), -1, 1))
     assert roll.std() == pytest.approx(0.02, rel=0.06)
     for cameras in (moved, aimed, rolled):
@@ -217,6 +223,5 @@ def test_broken_cameras_are_refused() -> None:
         fixed_cameras([])
     good = np.array(fixed((0.0, -3.0, 1.0)).camera_to_world)
     for bad in (good * [[2.0, 1, 1, 1]], good * [[-1.0, 1, 1, 1]], good + np.eye(4)):
-        rows = tuple(tuple(float(v) for v in row) for row in bad)
         with pytest.raises(RequestError, match="Eye"):
-            fixed_cameras([fixed((0.0, -3.0, 1.0)), FixedCamera(rows, (2.0, 2.0), name="Eye")])
+            fixed_cameras([fixed((0.0, -3.0, 1.0)), FixedCamera(rows(bad), (2.0, 2.0), name="Eye")])

@@ -92,7 +92,7 @@ def render(field: Field, occupancy: OccupancyGrid, azimuth: list[float], side: i
 
 
 def test_it_makes_what_the_guidance_asks_for(tmp_path: Path) -> None:
-    field, occupancy, metrics, events = run(small_request(120), tmp_path)
+    field, occupancy, metrics, events = run(small_request(120, shaded_share=0.4, learning_rate=0.02), tmp_path)
     azimuth = [10.0, 100.0, -120.0]
     opacity, colour = render(field, occupancy, azimuth)
     wanted = silhouettes(orbit_cameras(azimuth, 20.0, 3.0, 40.0), 32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -85,7 +86,7 @@ def stage(field: Ball, samples_per_ray: int = 128, resolution: int = 32) -> Rend
 
 
 def picture(
-    renderer: Renderer, cameras: CameraBatch, side: int = 24, shading: Shading | None = None, **options
+    renderer: Renderer, cameras: CameraBatch, side: int = 24, shading: Shading | None = None, **options: Any
 ) -> RenderOutput:
     options = {"background": BLACK, "rng": None, **options}
     return renderer.render(cameras, side, side, shading=shading or Shading(), **options)
@@ -309,7 +310,7 @@ def test_large_pictures_without_gradients_are_made_in_pieces() -> None:
     field = Ball()
     renderer, cameras = stage(field), orbit_cameras([0.0, 45.0], 20.0, 3.0, 35.0)
     shading = Shading("lambertian", torch.tensor([[1.0, -3.0, 1.0]] * 2))
-    options = {"shading": shading, "background": torch.ones(3)}
+    options: dict[str, Any] = {"shading": shading, "background": torch.ones(3)}
     whole = renderer.render(cameras, 40, 56, rng=np.random.default_rng(2), **options)
     field.queried.clear()
     with torch.no_grad(), mock.patch.object(renderer_module, "_CHUNK_SAMPLES", 128 * 500):
@@ -360,6 +361,7 @@ def test_the_hash_grid_field_renders_and_learns(kernels: bool) -> None:
     rng = np.random.default_rng(0)
     optimizer = torch.optim.Adam(field.parameter_groups(0.02))
     losses: list[float] = []
+    cameras = orbit_cameras(0.0, 0.0, 3.0, 40.0)
     with mock.patch.object(compiled_module, "kernels", compiled_module.kernels if kernels else None):
         for step in range(40):
             renderer.occupancy.update(field.density, step, rng)
@@ -411,6 +413,7 @@ def test_learned_background() -> None:
     assert torch.equal(colour, same(looked)) and not torch.equal(colour, other(looked))
     optimizer = torch.optim.Adam(sky.parameters(), lr=0.02)
     target = torch.where(looked[..., 2:] > 0, torch.tensor([0.2, 0.4, 0.9]), torch.tensor([0.3, 0.2, 0.1]))
+    loss = torch.ones(())
     for _ in range(200):
         optimizer.zero_grad()
         loss = (sky(looked) - target).square().mean()

@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
+from torch.nn import functional
+
 from backend.cameras import orbit_cameras
 from backend.errors import VocabularyError
 from backend.guidance import load_guidance
@@ -19,8 +22,6 @@ from backend.toybox.batches import Batches, all_captions
 from backend.toybox.dataset import Bias, make_pictures
 from backend.toybox.encoder import POSTERIOR_STD, principal_components, set_linear_encoder
 from backend.toybox.model import LATENT_CHANNELS, make_vae
-from diffusers import StableDiffusionPipeline
-from torch.nn import functional
 
 
 @pytest.fixture(scope="module")
