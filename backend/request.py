@@ -66,18 +66,18 @@ class FixedCamera:
 class GuidanceSettings:
     """What the 2D diffusion model is asked, and how hard."""
 
-    guidance_scale: float = bounded(4.0, 0.0, 1000.0)
+    guidance_scale: float = bounded(3.0, 0.0, 1000.0)
     """Classifier-free guidance scale s in ε_∅ + s·(…). The built-in model wants 3 to 8, Stable Diffusion 25 to 100."""
-    camera_scale: float = bounded(6.0, 0.0, 1000.0)
+    camera_scale: float = bounded(9.0, 0.0, 1000.0)
     """The same for the camera, where the model is told it: how much its picture must be one from there."""
     perp_neg: Literal["auto", "off", "stable-dreamfusion", "threestudio"] = "auto"
     """Weight schedule of the perpendicular negatives; off uses the positive view prompt alone; auto is off where the
     model is told the camera, which says more than words can, and stable-dreamfusion elsewhere."""
     perp_neg_strength: float = bounded(2.0, 0.0, 20.0)
     """Largest weight of the stable-dreamfusion schedule; the threestudio schedule is multiplied by half of it."""
-    timestep_range: Range = bounded((0.3, 0.95), 0.0, 1.0)
+    timestep_range: Range = bounded((0.4, 0.98), 0.0, 1.0)
     """Share of the noise schedule that timesteps are drawn from at the start."""
-    timestep_end: Range = bounded((0.15, 0.4), 0.0, 1.0)
+    timestep_end: Range = bounded((0.25, 0.6), 0.0, 1.0)
     """The same at the end of the run."""
     timestep_anneal: Literal["none", "linear", "sqrt"] = "linear"
     """How the range moves from start to end (sqrt is HiFA's)."""
@@ -103,13 +103,13 @@ class OptimizeSettings:
     """Adam's, for the grid; the heads use a tenth."""
     learning_rate_end: float = bounded(0.05, 0.001, 1.0)
     """Share of the learning rate that is left at the end; it falls from the middle of the run on."""
-    grid_levels: int = bounded(6, 1, 24)
+    grid_levels: int = bounded(5, 1, 24)
     """Levels of the hash grid."""
     grid_features: int = bounded(2, 1, 8)
     """Features a level."""
-    grid_log2_size: int = bounded(18, 8, 24)
+    grid_log2_size: int = bounded(17, 8, 24)
     """log2 of a level's table."""
-    grid_finest: int = bounded(56, 16, 8192)
+    grid_finest: int = bounded(44, 16, 8192)
     """Resolution of the finest level."""
     coarse_share: float = bounded(0.0, 0.0, 1.0)
     """Share of the run, from its start, that renders at half the resolution (at least 16 pixels)."""
@@ -129,9 +129,9 @@ class OptimizeSettings:
     """Share of the shaded steps that are rendered without colour."""
     shaded_share: float = bounded(0.75, 0.0, 1.0)
     """Share of the later steps that are shaded; the rest show albedo."""
-    orientation_weight: float = bounded(0.1, 0.0, 1e6)
+    orientation_weight: float = bounded(0.5, 0.0, 1e6)
     """Weight of the orientation loss (Ref-NeRF; DreamFusion App. A.2)."""
-    opacity_weight: float = bounded(0.001, 0.0, 1e6)
+    opacity_weight: float = bounded(0.0, 0.0, 1e6)
     """Weight of √(opacity² + 0.01) (DreamFusion App. A.2)."""
     entropy_weight: float = bounded(0.01, 0.0, 1e6)
     """Weight of the binary entropy of each pixel's opacity, ramped up over the first half."""
