@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..errors import DivergedError
 from .mesh import Booleans, Floats, Integers, signed_volume
+from .solidify import hollow
 from .threshold import choose_level
 
 CHUNK = 1 << 18
@@ -131,6 +132,7 @@ def extract_surface(
         raise DivergedError("The field fills the whole ball: there is no object in it.", HINT)
     values = _log_contrast(density, level)
     _limit_to_ball(values, spacing)
+    values[hollow(values > 0.0)] = CONTRAST
     _keep_solid_parts(values)
     vertices, faces = _march(values)
     vertices = _refine(vertices, values, field, level, resolution)

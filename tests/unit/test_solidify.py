@@ -1,0 +1,42 @@
+"""Hollows: what nothing looks into is solid, what is open stays open."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from backend.meshing.mesh import Booleans
+from backend.meshing.solidify import DIRECTIONS, hollow
+
+SIZE = 48
+AXIS = np.linspace(-1, 1, SIZE)
+X, Y, Z = np.meshgrid(AXIS, AXIS, AXIS, indexing="ij")
+RADIUS = np.sqrt(X**2 + Y**2 + Z**2)
+SHELL = (RADIUS < 0.8) & (RADIUS > 0.65)
+
+
+def filled(solid: Booleans) -> Booleans:
+    return solid | hollow(solid)
+
+
+def test_a_closed_shell_becomes_a_ball() -> None:
+    assert (filled(SHELL) == (RADIUS < 0.8)).all()
+
+
+def test_a_shell_with_a_small_hole_becomes_nearly_a_ball() -> None:
+    pierced = SHELL & ~((np.hypot(X, Y) < 0.12) & (Z < 0))
+    ball = (RADIUS < 0.8).sum()
+    assert pierced.sum() < 0.5 * ball
+    assert filled(pierced).sum() > 0.93 * ball
+
+
+def test_a_bowl_and_the_space_between_legs_stay_open() -> None:
+    bowl = SHELL & (Z < 0)
+    assert filled(bowl).sum() < 1.02 * bowl.sum()
+    legs = (np.abs(np.abs(X) - 0.4) < 0.08) & (np.abs(np.abs(Y) - 0.4) < 0.08) & (np.abs(Z) < 0.5)
+    table = legs | ((np.abs(X) < 0.5) & (np.abs(Y) < 0.5) & (np.abs(Z - 0.5) < 0.08))
+    assert not hollow(table).any()
+
+
+def test_every_direction_counts_once() -> None:
+    assert len(set(DIRECTIONS)) == 26
+    assert not hollow(np.zeros((8, 8, 8), bool)).any()
