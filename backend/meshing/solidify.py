@@ -12,7 +12,7 @@ import numpy as np
 
 from .mesh import Booleans
 
-DIRECTIONS = tuple(d for d in itertools.product((-1, 0, 1), repeat=3) if any(d))
+DIRECTIONS = tuple((x, y, z) for x, y, z in itertools.product((-1, 0, 1), repeat=3) if x or y or z)
 """Along the axes and the diagonals of the grid: 26."""
 FEW = 2
 """Free nodes that the outside is seen from in no more directions than this become solid."""
