@@ -19,7 +19,7 @@ from backend.guidance import load_guidance
 from backend.request import GuidanceSettings
 from backend.toybox import train
 from backend.toybox.batches import Batches, all_captions
-from backend.toybox.dataset import Bias, make_pictures
+from backend.toybox.dataset import KIND_NAMES, Bias, make_pictures
 from backend.toybox.encoder import POSTERIOR_STD, principal_components, set_linear_encoder
 from backend.toybox.model import LATENT_CHANNELS, make_vae
 
@@ -49,15 +49,8 @@ def test_captions_number_every_sentence_once(batches: Batches) -> None:
     assert len(set(captions)) == len(captions)
     _, _, numbers, pick = batches.draw(64)
     for number, index in zip(numbers.tolist(), pick.tolist(), strict=True):
-        kind = list(train_kinds())[int(batches.kind[index])]
+        kind = KIND_NAMES[int(batches.kind[index])]
         assert kind in captions[number].replace(",", "").split()
-
-
-def train_kinds() -> list[str]:
-    """Names by index."""
-    from backend.toybox.dataset import KIND_NAMES
-
-    return list(KIND_NAMES)
 
 
 def run(out: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> list[dict[str, Any]]:
