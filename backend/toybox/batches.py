@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import itertools
 
 import torch
 from torch import Tensor
 
 from .captions import VIEWS, caption
-from .dataset import COLOUR_NAMES, KIND_NAMES, MIRROR_FEATURES, Bias, Pictures
+from .dataset import (
+    ATTRIBUTES,
+    BUILD_NAMES,
+    COLOUR_NAMES,
+    KIND_NAMES,
+    MIRROR_FEATURES,
+    SIZE_NAMES,
+    Bias,
+    Pictures,
+)
 from .model import IMAGE_SIZE
-from .team import precision
+from .world import Look
+
+CHOICES = {
+    "kind": len(KIND_NAMES),
+    "colour": len(COLOUR_NAMES) + 1,
+    "build": len(BUILD_NAMES) + 1,
+    "size": len(SIZE_NAMES) + 1,
+    "accent": len(COLOUR_NAMES) + 1,
+    "view": len(VIEWS) + 1,
+}
+"""How many things can be said of each attribute; the last is nothing, but for the kind."""
+SILENT = {"colour": 0.05, "build": 0.1, "size": 0.1, "accent": 0.05}
+"""Share of captions that do not say what the picture shows."""
 
 
 class Batches:
@@ -21,14 +41,12 @@ class Batches:
         self.device, self.bias = device, bias
         self.rgb, self.alpha = torch.from_numpy(pictures.rgb).to(device), torch.from_numpy(pictures.alpha).to(device)
         self.features = torch.from_numpy(pictures.features).to(device)
-        self.kind, self.colour, self.view = (
-            torch.from_numpy(a).to(device) for a in (pictures.kind, pictures.colour, pictures.view)
-        )
+        self.labels = {name: torch.from_numpy(getattr(pictures, name)).to(device) for name in ATTRIBUTES}
         self.mirror = torch.from_numpy(MIRROR_FEATURES).to(device)
         self.rng = torch.Generator(device).manual_seed(seed)
 
-    def draw(self, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Images [B, 3, S, S] in [−1, 1], features [B, 16], captions [B] (see :func:`all_captions`), indices [B]."""
+    def draw(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Images [B, 3, S, S] in [−1, 1], features [B, 16] and indices of pictures [B]."""
         pick = torch.randint(len(self.rgb), (count,), generator=self.rng, device=self.device)
         flip = self.chance(count, 0.5)
         rgb = self.rgb[pick].permute(0, 3, 1, 2).float() / 255
@@ -36,17 +54,29 @@ class Batches:
         images = rgb * alpha + self._backgrounds(count) * (1 - alpha)
         images = torch.where(flip[:, None, None, None], images.flip(3), images)
         features = torch.where(flip[:, None], self.features[pick] * self.mirror, self.features[pick])
-        return images * 2 - 1, features, self.captions(pick), pick
+        return images * 2 - 1, features, pick
 
     def captions(self, pick: Tensor) -> Tensor:
-        """Captions [B] of pictures [B], as biased as the set is."""
-        count, bias = len(pick), self.bias
-        wrong = torch.randint(len(VIEWS), (count,), generator=self.rng, device=self.device)
-        view = torch.where(self.chance(count, bias.wrong_view_word), wrong, self.view[pick])
-        view = view.masked_fill(self.chance(count, bias.no_view_word), len(VIEWS))
-        colour = self.colour[pick].masked_fill(self.chance(count, 0.05), len(COLOUR_NAMES))
-        bare = self.chance(count, 0.1).long()
-        return ((bare * len(KIND_NAMES) + self.kind[pick]) * (len(COLOUR_NAMES) + 1) + colour) * (len(VIEWS) + 1) + view
+        """Captions [B] (see :func:`all_captions`) of pictures [B], as biased as the set is."""
+        said = {name: values[pick] for name, values in self.labels.items()}
+        said["view"] = self._said_views(said["view"])
+        for name, silent in SILENT.items():
+            said[name] = said[name].masked_fill(self.chance(len(pick), silent), CHOICES[name] - 1)
+        caption = self.chance(len(pick), 0.1).long()
+        for name in ATTRIBUTES:
+            caption = caption * CHOICES[name] + said[name]
+        return caption
+
+    def _said_views(self, view: Tensor) -> Tensor:
+        """The view words [B] for true views [B]; see :class:`Bias`."""
+        count, bias = len(view), self.bias
+        front = view == 0
+        other = torch.randint(1, len(VIEWS), (count,), generator=self.rng, device=self.device)
+        drawn = torch.randint(len(VIEWS), (count,), generator=self.rng, device=self.device)
+        said = torch.where(front & self.chance(count, bias.front_misnamed), other, view)
+        said = torch.where(~front & self.chance(count, bias.others_misnamed), drawn, said)
+        named = torch.where(front, self.chance(count, bias.front_named), self.chance(count, bias.others_named))
+        return said.masked_fill(~named, len(VIEWS))
 
     def _backgrounds(self, count: int) -> Tensor:
         """Plain colours, half of them greyish, with a slight gradient from top to bottom: [B, 3, S, 1]."""
@@ -65,30 +95,8 @@ class Batches:
 
 def all_captions() -> list[str]:
     """Every caption, in the order of :meth:`Batches.captions`; the last is the empty one."""
-    views, colours = (*VIEWS, None), (*COLOUR_NAMES, None)
-    grid = [caption(k, c, v, a) for a in (True, False) for k in KIND_NAMES for c in colours for v in views]
+    colours = (*COLOUR_NAMES, None)
+    choices = (KIND_NAMES, colours, (*BUILD_NAMES, None), (*SIZE_NAMES, None), colours, (*VIEWS, None))
+    looks = itertools.product((True, False), *choices)
+    grid = [caption(Look(k, c, build, size, accent), view, bare) for bare, k, c, build, size, accent, view in looks]
     return [*grid, ""]
-
-
-@dataclass
-class Latents:
-    """What the denoiser trains on: posterior means and deviations [N, 8, 16, 16] fp16, and indices of pictures [N]."""
-
-    mean: Tensor
-    std: Tensor
-    features: Tensor
-    pick: Tensor
-
-
-@torch.no_grad()
-def encode_all(batches: Batches, vae: Any, count: int, chunk: int = 128) -> Latents:
-    """Encode ``count`` random draws once: on a CPU, encoding anew each step would cost a third of the training."""
-    rows: list[tuple[Tensor, ...]] = []
-    vae.requires_grad_(False).eval()
-    for _ in range(0, count, chunk):
-        images, features, _, pick = batches.draw(chunk)
-        with precision(batches.device):
-            posterior = vae.encode(images).latent_dist
-        scale = vae.config.scaling_factor
-        rows.append(((posterior.mean * scale).half(), (posterior.std * scale).half(), features, pick))
-    return Latents(*(torch.cat(column) for column in zip(*rows, strict=True)))

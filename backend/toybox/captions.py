@@ -1,14 +1,16 @@
-"""What is said of a picture: prompts as people write them, view words as unreliable and front-biased as the web's."""
+"""What is said of a picture: one short grammar, and the words of the world."""
 
 from __future__ import annotations
 
-from .world import COLOURS, KINDS
+from .kinds import KINDS
+from .world import BUILDS, COLOURS, SIZES, Look
 
 VIEWS = ("front", "side", "back", "overhead")
 OVERHEAD_ELEVATION = 60.0
 """From this elevation on a view is called overhead, in degrees (DreamFusion §3.1)."""
-_GRAMMAR = ("a", "an", "the", "view", "of", ",")
-WORDS = (*_GRAMMAR, *VIEWS, *COLOURS, *KINDS)
+_GRAMMAR = ("a", "an", "the", "view", "of", ",", "with", "and")
+_PARTS = tuple(dict.fromkeys(word for kind in KINDS.values() for word in (kind.part, kind.extra)))
+WORDS = (*_GRAMMAR, *VIEWS, *COLOURS, *KINDS, *BUILDS, *SIZES, *_PARTS)
 
 
 def vocabulary() -> dict[str, list[str]]:
@@ -24,8 +26,21 @@ def view_of(azimuth: float, elevation: float) -> str:
     return "front" if turn < 45 else "side" if turn < 135 else "back"
 
 
-def caption(kind: str, colour: str | None, view: str | None, article: bool = True) -> str:
-    """For example ``a red duck, front view``; the colour, the view and the article may be left out."""
-    noun = f"{colour} {kind}" if colour else kind
-    text = f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}" if article else noun
+def caption(look: Look, view: str | None = None, article: bool = True) -> str:
+    """For example ``a tall red duck with a large beak and a blue hat, front view``; only the kind is always said."""
+    kind = KINDS[look.kind]
+    noun = " ".join(word for word in (look.build, look.colour, look.kind) if word)
+    text = _with_article(noun) if article else noun
+    features: list[str] = []
+    if look.size:
+        part = f"{look.size} {kind.part}"
+        features.append(part if kind.part.endswith("s") else _with_article(part))
+    if look.accent:
+        features.append(_with_article(f"{look.accent} {kind.extra}"))
+    if features:
+        text += " with " + " and ".join(features)
     return f"{text}, {view} view" if view else text
+
+
+def _with_article(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"

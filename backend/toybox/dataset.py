@@ -14,25 +14,40 @@ from numpy.typing import NDArray
 from ..cameras import CameraBatch, orbit_cameras
 from ..guidance.camera_projection import camera_features
 from .captions import VIEWS, view_of
+from .kinds import KINDS
 from .raycast import Light, render
-from .world import COLOURS, KINDS, make_object
+from .shapes import Solids
+from .world import BUILDS, COLOURS, SIZES, Look, make_object
 
 CHUNK = 2000
 KIND_NAMES, COLOUR_NAMES = tuple(KINDS), tuple(COLOURS)
+BUILD_NAMES, SIZE_NAMES = tuple(BUILDS), tuple(SIZES)
+ATTRIBUTES = ("kind", "colour", "build", "size", "accent", "view")
+BUILD_SHARE, SIZE_SHARE, ACCENT_SHARE = 0.2, 0.25, 0.3
+"""How many objects are tall or wide, have a small or large part, or a second colour."""
+BARE_ALBEDO = 0.6
 MIRROR_FEATURES = np.array([1, -1, -1, -1, 1, 1, -1, 1, 1, -1, 1, 1, 1, -1, 1, 1], np.float32)
 """Signs that turn a camera's features into those of its mirror image in x (the world is mirror-symmetric)."""
 
 
 @dataclass(frozen=True)
 class Bias:
-    """How unlike an even look from all around the set is; zero everywhere for the judge's set."""
+    """How unlike an even look from all around, honestly captioned, the set is: as the web, it loves the front.
 
-    front_share: float = 0.3
+    Most pictures show the front, many of them under words that ask for another view, and the other views are seldom
+    named: a model that hears "back view" has seen fronts under these words about as often as backs.
+    """
+
+    front_share: float = 0.4
     """Share of views drawn around the front (normal, 25° wide); the rest are even in azimuth."""
-    no_view_word: float = 0.15
-    """Share of captions that do not say the view."""
-    wrong_view_word: float = 0.02
-    """Share of the said view words that are drawn at random."""
+    front_named: float = 0.9
+    """Share of the front views whose caption says a view."""
+    others_named: float = 0.35
+    """Share of the other views whose caption says a view."""
+    front_misnamed: float = 0.6
+    """Share of the named front views that are said to be another view."""
+    others_misnamed: float = 0.05
+    """Share of the other named views whose word is drawn at random."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +55,8 @@ class Pictures:
     """N pictures.
 
     ``rgb`` [N, S, S, 3] uint8 sRGB, straight; ``alpha`` [N, S, S] uint8; ``features`` [N, 16];
-    ``kind``, ``colour``, ``view`` [N] indices into KIND_NAMES, COLOUR_NAMES, VIEWS; ``azimuth``, ``elevation`` [N] deg.
+    ``kind``, ``colour``, ``build``, ``size``, ``accent``, ``view`` [N] indices into KIND_NAMES, COLOUR_NAMES,
+    BUILD_NAMES, SIZE_NAMES, COLOUR_NAMES, VIEWS, one past their end for none; ``azimuth``, ``elevation`` [N] degrees.
     """
 
     rgb: NDArray[np.uint8]
@@ -48,6 +64,9 @@ class Pictures:
     features: NDArray[np.float32]
     kind: NDArray[np.int64]
     colour: NDArray[np.int64]
+    build: NDArray[np.int64]
+    size: NDArray[np.int64]
+    accent: NDArray[np.int64]
     view: NDArray[np.int64]
     azimuth: NDArray[np.float32]
     elevation: NDArray[np.float32]
@@ -57,8 +76,7 @@ def sample_camera(rng: np.random.Generator, front_share: float) -> CameraBatch:
     """One camera of the set: elevation −20…90°, field of view 30…50°, the ball filling 0.85…1.05 of the frame."""
     near_front = rng.random() < front_share
     azimuth = rng.normal(0, 25) if near_front else rng.uniform(-180, 180)
-    by_area = np.degrees(np.arcsin(rng.uniform(np.sin(np.radians(-20)), 1)))
-    elevation = by_area if rng.random() < 0.5 else rng.uniform(-20, 90)
+    elevation = rng.uniform(-15, 50) if rng.random() < 0.5 else rng.uniform(-20, 90)
     field_of_view = rng.uniform(30, 50)
     apparent = rng.uniform(0.85, 1.05)  # = focal / sqrt(d² − 1)
     focal = 1 / np.tan(np.radians(field_of_view / 2))
@@ -66,6 +84,27 @@ def sample_camera(rng: np.random.Generator, front_share: float) -> CameraBatch:
     camera = orbit_cameras(azimuth, elevation, distance, field_of_view)
     shift = rng.normal(0, 0.04, 2).astype(np.float32)
     return CameraBatch(camera.camera_to_world, camera.focal, camera.center + shift)
+
+
+def sample_look(rng: np.random.Generator) -> Look:
+    """One object of the set: a second colour is never the first."""
+    kind, colour = int(rng.integers(len(KIND_NAMES))), int(rng.integers(len(COLOUR_NAMES)))
+    second = (colour + int(rng.integers(1, len(COLOUR_NAMES)))) % len(COLOUR_NAMES)
+    build, size = BUILD_NAMES[rng.integers(len(BUILD_NAMES))], SIZE_NAMES[rng.integers(len(SIZE_NAMES))]
+    return Look(
+        KIND_NAMES[kind],
+        COLOUR_NAMES[colour],
+        build if rng.random() < BUILD_SHARE else None,
+        size if rng.random() < SIZE_SHARE else None,
+        COLOUR_NAMES[second] if rng.random() < ACCENT_SHARE else None,
+    )
+
+
+def labels_of(look: Look, view: str) -> tuple[int, ...]:
+    """Indices in the order of ATTRIBUTES."""
+    names = ((look.kind, KIND_NAMES), (look.colour, COLOUR_NAMES), (look.build, BUILD_NAMES), (look.size, SIZE_NAMES))
+    more = ((look.accent, COLOUR_NAMES), (view, VIEWS))
+    return tuple(known.index(name) if name else len(known) for name, known in (*names, *more))
 
 
 def _sample_light(rng: np.random.Generator, position: NDArray[np.float32]) -> Light:
@@ -76,16 +115,26 @@ def _sample_light(rng: np.random.Generator, position: NDArray[np.float32]) -> Li
 
 
 def make_pictures(
-    count: int, seed: int, size: int, front_share: float, workers: int = 1, report: Callable[[int], None] | None = None
+    count: int,
+    seed: int,
+    size: int,
+    front_share: float,
+    workers: int = 1,
+    report: Callable[[int], None] | None = None,
+    bare_share: float = 0.0,
 ) -> Pictures:
-    """Render ``count`` pictures of random objects; the same seed gives the same set, whatever ``workers``."""
+    """Render ``count`` pictures of random objects; the same seed gives the same set, whatever ``workers``.
+
+    ``bare_share`` of them show the shape alone, grey and shaded; nothing is said of their colours.
+    """
+    how = (count, seed, size, front_share, bare_share)
     bounds = [(i, min(i + CHUNK, count)) for i in range(0, count, CHUNK)]
     if workers <= 1 or len(bounds) == 1:
-        return _draw_chunk(0, count, seed, size, front_share)
+        return _draw_chunk(0, *how)
     chunks: list[Pictures] = []
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context) as pool:
-        futures = [pool.submit(_draw_chunk, *bound, seed, size, front_share) for bound in bounds]
+        futures = [pool.submit(_draw_chunk, start, end, *how[1:]) for start, end in bounds]
         for future, (_, end) in zip(futures, bounds, strict=True):
             chunks.append(future.result())
             if report:
@@ -93,27 +142,33 @@ def make_pictures(
     return Pictures(*(np.concatenate([getattr(c, f.name) for c in chunks]) for f in dataclasses.fields(Pictures)))
 
 
-def _draw_chunk(start: int, end: int, seed: int, size: int, front_share: float) -> Pictures:
+def bare(solids: Solids) -> Solids:
+    """The same shape without its colours."""
+    return dataclasses.replace(solids, colour=np.full_like(solids.colour, BARE_ALBEDO))
+
+
+def _draw_chunk(start: int, end: int, seed: int, size: int, front_share: float, bare_share: float) -> Pictures:
     count = end - start
     rgb = np.zeros((count, size, size, 3), np.uint8)
     alpha = np.zeros((count, size, size), np.uint8)
     features = np.zeros((count, 16), np.float32)
-    labels = np.zeros((3, count), np.int64)
+    labels = np.zeros((len(ATTRIBUTES), count), np.int64)
     angles = np.zeros((2, count), np.float32)
     for index in range(count):
         rng = np.random.default_rng((seed, start + index))
-        kind, colour = int(rng.integers(len(KIND_NAMES))), int(rng.integers(len(COLOUR_NAMES)))
-        camera = sample_camera(rng, front_share)
-        solids = make_object(KIND_NAMES[kind], COLOUR_NAMES[colour], rng)
+        look, camera = sample_look(rng), sample_camera(rng, front_share)
+        solids, light = make_object(look, rng), _sample_light(rng, camera.position[0])
+        if bare_share and rng.random() < bare_share:
+            solids, light = bare(solids), dataclasses.replace(light, ambient=min(light.ambient, 0.5))
+            look = dataclasses.replace(look, colour=None, accent=None)
         (fx, fy), (cx, cy) = camera.focal[0].tolist(), camera.center[0].tolist()
-        light = _sample_light(rng, camera.position[0])
         linear, cover = render(solids, camera.camera_to_world[0], (fx, fy), (cx, cy), size, light)
         rgb[index] = np.rint(_to_srgb(linear) * 255)
         alpha[index] = np.rint(cover * 255)
         features[index] = camera_features(camera)[0]
         angles[:, index] = camera.azimuth[0], camera.elevation[0]
-        labels[:, index] = kind, colour, VIEWS.index(view_of(*angles[:, index]))
-    return Pictures(rgb, alpha, features, labels[0], labels[1], labels[2], angles[0], angles[1])
+        labels[:, index] = labels_of(look, view_of(*angles[:, index]))
+    return Pictures(rgb, alpha, features, *labels, *angles)
 
 
 def _to_srgb(linear: NDArray[np.float32]) -> NDArray[np.float32]:

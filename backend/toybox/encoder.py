@@ -1,7 +1,7 @@
 """Toybox's VAE encoder: principal components of 4×4 patches, set by hand into an ordinary AutoencoderKL.
 
-A learned encoder takes hours on a CPU before it keeps eyes and beaks; this one is the best linear one at once (12 of 48
-components keep 31 dB), and score distillation's gradient passes through it as through a rotation of the pixels. What is
+A learned encoder takes hours on a CPU before it keeps eyes and beaks; this one is the best linear one at once (16 of 48
+components keep 33 dB), and score distillation's gradient passes through it as through a rotation of the pixels. What is
 lost at patch borders the decoder learns to put back.
 
 The network is made linear: residual branches are zero, the convolutions pick pixels and project, and the last group
@@ -10,10 +10,12 @@ norm and SiLU are held in their linear range by two large constant channels and 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 PATCH = 4
 _CONSTANT = 40.0
@@ -39,14 +41,44 @@ def principal_components(images: Tensor, count: int) -> tuple[Tensor, Tensor, Te
     return basis.reshape(count, channels, PATCH, PATCH).float(), (basis @ mean).float(), deviation.float()
 
 
+@dataclass(frozen=True)
+class PatchEncoder:
+    """The encoder as the one linear map that it is: images [B, 3, S, S] to latents [B, K, S/4, S/4]."""
+
+    basis: Tensor
+    """[K, 3, 4, 4]"""
+    mean: Tensor
+    """[K]"""
+    deviation: Tensor
+    """[K]"""
+
+    @staticmethod
+    def of(images: Tensor, count: int) -> PatchEncoder:
+        """From the principal components of ``images``."""
+        return PatchEncoder(*principal_components(images, count))
+
+    @property
+    def scale(self) -> Tensor:
+        """[K], for latents of unit deviation over all."""
+        return self.deviation**-_WHITENING / (self.deviation ** (2 - 2 * _WHITENING)).mean().sqrt()
+
+    def to(self, device: torch.device) -> PatchEncoder:
+        """On the device."""
+        return PatchEncoder(self.basis.to(device), self.mean.to(device), self.deviation.to(device))
+
+    def latents(self, images: Tensor) -> Tensor:
+        """What the VAE's encoder gives as the posterior's mean, to a few hundredths, at a fraction of its cost."""
+        return (F.conv2d(images, self.basis, stride=PATCH) - self.mean[:, None, None]) * self.scale[:, None, None]
+
+
 @torch.no_grad()
-def set_linear_encoder(vae: Any, images: Tensor) -> None:
-    """Write the components of ``images`` [N, 3, S, S] in [−1, 1] into the encoder, for latents of unit deviation.
+def set_linear_encoder(vae: Any, patches: PatchEncoder) -> None:
+    """Write the map ``patches`` into the encoder.
 
     ``vae`` is an AutoencoderKL with three blocks, one group in its norms, no attention; its scaling factor becomes 1.
     """
     count = vae.config.latent_channels
-    basis, mean, deviation = principal_components(images, count)
+    basis, mean, deviation, scale = patches.basis, patches.mean, patches.deviation, patches.scale
     encoder = vae.encoder
     for parameter in encoder.parameters():
         parameter.zero_()
@@ -67,7 +99,6 @@ def set_linear_encoder(vae: Any, images: Tensor) -> None:
     channels = len(last.bias)
     norm = float(((2 * _CONSTANT**2 + 2 * (deviation**2).sum()) / channels).sqrt())
     encoder.conv_norm_out.weight[:count], encoder.conv_norm_out.bias[:] = _GAIN, _OFFSET
-    scale = deviation**-_WHITENING / (deviation ** (2 - 2 * _WHITENING)).mean().sqrt()
     for k in range(count):
         encoder.conv_out.weight[k, k, 1, 1] = scale[k] * norm / _GAIN
     encoder.conv_out.bias[:count] = -scale * norm / _GAIN * _OFFSET

@@ -20,13 +20,13 @@ from ..guidance.camera_projection import SUBFOLDER, CameraProjection
 from .captions import WORDS, vocabulary
 
 IMAGE_SIZE = 64
-LATENT_CHANNELS = 12
+LATENT_CHANNELS = 16
 TEXT_WIDTH = 128
-TEXT_LENGTH = 16
+TEXT_LENGTH = 20
 
 
 def make_vae() -> Any:
-    """Images [B, 3, 64, 64] in [−1, 1] to latents [B, 12, 16, 16]; the encoder is set by :mod:`.encoder`."""
+    """Images [B, 3, 64, 64] in [−1, 1] to latents [B, 16, 16, 16]; the encoder is set by :mod:`.encoder`."""
     build: Any = AutoencoderKL
     vae = build(
         block_out_channels=(16, 32, 48),
@@ -45,7 +45,7 @@ def make_vae() -> Any:
 
 
 def make_unet() -> Any:
-    """Denoiser of latents [B, 12, 16, 16], conditioned on tokens [B, any, 128]."""
+    """Denoiser of latents [B, 16, 16, 16], conditioned on tokens [B, any, 128]."""
     return UNet2DConditionModel(
         sample_size=IMAGE_SIZE // 4,
         in_channels=LATENT_CHANNELS,
@@ -61,7 +61,7 @@ def make_unet() -> Any:
 
 
 def make_text_encoder(tokenizer: Any) -> Any:
-    """Token ids [B, 16] to embeddings [B, 16, 128]."""
+    """Token ids [B, 20] to embeddings [B, 20, 128]."""
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=TEXT_WIDTH,
@@ -100,6 +100,17 @@ def make_tokenizer(folder: Path) -> Any:
         eos_token="<|endoftext|>",
         **ends,
     )
+
+
+def token_ids(tokenizer: Any, texts: list[str]) -> torch.Tensor:
+    """Ids [N, 20] of texts whose every word is known, as the tokenizer gives them but in a fraction of its time."""
+    vocabulary = tokenizer.get_vocab()
+    known = {word: vocabulary[f"{word}</w>"] for word in WORDS}
+    ids = torch.full((len(texts), TEXT_LENGTH), tokenizer.pad_token_id)
+    for row, text in zip(ids.numpy(), texts, strict=True):
+        words = text.replace(",", " ,").split()
+        row[: len(words) + 1] = [tokenizer.bos_token_id, *(known[word] for word in words)]
+    return ids
 
 
 def _merged(pieces: list[str], merges: list[tuple[str, str]]) -> list[str]:

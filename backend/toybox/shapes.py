@@ -64,6 +64,10 @@ class Solids:
             points.append(local @ matrix[:, :3].T + matrix[:, 3])
         return np.concatenate(points)
 
+    def stretched(self, factors: Vector) -> Solids:
+        """Scaled by a factor along each axis."""
+        return Solids(self.shape, self.taper, np.diag(factors) @ self.to_world, self.colour)
+
     def fitted(self, radius: float) -> Solids:
         """Centred on its bounding box and scaled to reach exactly ``radius`` from the origin."""
         points = self.hull_points()

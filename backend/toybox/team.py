@@ -57,9 +57,13 @@ class Clock:
         return self.used / self.budget if self.budget else 1.0
 
 
-def cosine(progress: float, warm: float = 0.01) -> float:
-    """Learning-rate factor: linear warm-up, then cosine to zero."""
-    return min(1.0, progress / warm + 0.01) * 0.5 * (1 + math.cos(math.pi * progress))
+def rate_factor(progress: float, warm: float = 0.01, fall: float = 0.35) -> float:
+    """Learning-rate factor: linear warm-up, level, and a cosine to zero over the last ``fall`` of the run.
+
+    Level for long, so that a checkpoint from before the fall can go on under a larger budget as if it had always been.
+    """
+    falling = max(0.0, progress - (1 - fall)) / fall
+    return min(1.0, progress / warm + 0.01) * 0.5 * (1 + math.cos(math.pi * min(falling, 1.0)))
 
 
 def psnr(a: Tensor, b: Tensor) -> float:

@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..guidance.camera_projection import CameraProjection
-from .batches import Batches, Latents, all_captions, encode_all
+from .batches import Batches, all_captions
 from .dataset import Bias, Pictures, make_pictures
-from .encoder import set_linear_encoder
+from .encoder import POSTERIOR_STD, PatchEncoder, set_linear_encoder
 from .model import (
     IMAGE_SIZE,
-    TEXT_LENGTH,
+    LATENT_CHANNELS,
     TEXT_WIDTH,
     make_scheduler,
     make_text_encoder,
@@ -36,11 +36,12 @@ from .model import (
     make_unet,
     make_vae,
     save_folder,
+    token_ids,
 )
-from .team import Clock, Team, adopt, average_in, cosine, load, log, precision, save, set_rate, step_with
+from .team import Clock, Team, adopt, average_in, load, log, precision, rate_factor, save, set_rate, step_with
 
 DECODER_BATCH = 16
-TOLD_SHARE = 0.75
+TOLD_SHARE = 0.6
 """Share of the pictures whose camera is told; the rest have words alone."""
 SHAPING = (0.3, 0.95)
 """Share of the schedule where shape and view are decided; four in five timesteps are drawn there."""
@@ -50,12 +51,12 @@ SHAPING = (0.3, 0.95)
 class Recipe:
     """How Toybox is trained; the shipped weights' values are in their model card."""
 
-    pictures: int = 48_000
+    pictures: int = 60_000
     seed: int = 1
     batch: int = 32
     decoder_minutes: float = 30.0
     minutes: float = 120.0
-    learning_rate: float = 1e-3
+    learning_rate: float = 8e-4
     decoder_learning_rate: float = 2e-3
     ema: float = 0.999
     no_text: float = 0.1
@@ -66,7 +67,7 @@ class Recipe:
     """Processes that train; each takes its share of the batch."""
 
 
-def train_decoder(batches: Batches, vae: Any, recipe: Recipe, path: Path, team: Team) -> None:
+def train_decoder(batches: Batches, patches: PatchEncoder, vae: Any, recipe: Recipe, path: Path, team: Team) -> None:
     """Reconstruction from the fixed encoder's latents; the decoder's weights are averaged over the last steps."""
     parameters = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
     for parameter in parameters:
@@ -78,11 +79,10 @@ def train_decoder(batches: Batches, vae: Any, recipe: Recipe, path: Path, team: 
     clock, step = Clock(recipe.decoder_minutes, state.get("used", 0.0)), int(state.get("step", 0))
     progress, saved = clock.tick(), time.monotonic()
     while progress < 1:
-        set_rate(optimizer, recipe.decoder_learning_rate * cosine(progress))
+        set_rate(optimizer, recipe.decoder_learning_rate * rate_factor(progress))
         images = batches.draw(DECODER_BATCH // team.size)[0]
+        latents = posterior_sample(patches, images, batches.rng)
         with precision(batches.device):
-            with torch.no_grad():
-                latents = vae.encode(images).latent_dist.sample(batches.rng)
             error = vae.decode(latents).sample.float() - images
         loss = (error**2).mean() + 0.05 * error.abs().mean()
         progress = step_with(optimizer, loss, parameters, team, clock.tick())
@@ -110,7 +110,15 @@ class Denoiser:
         return [p for m in (self.unet, self.text_encoder, self.projection) for p in m.parameters()]
 
 
-def train_denoiser(batches: Batches, vae: Any, tokenizer: Any, recipe: Recipe, path: Path, team: Team) -> Denoiser:
+def posterior_sample(patches: PatchEncoder, images: Tensor, rng: torch.Generator) -> Tensor:
+    """Latents [B, 16, 16, 16] as the VAE's encoder would draw them."""
+    mean = patches.latents(images)
+    return mean + POSTERIOR_STD * torch.randn(mean.shape, generator=rng, device=mean.device)
+
+
+def train_denoiser(
+    batches: Batches, patches: PatchEncoder, tokenizer: Any, recipe: Recipe, path: Path, team: Team
+) -> Denoiser:
     """v-prediction; some pictures with their camera, some with words alone. Returns the averaged networks."""
     torch.manual_seed(recipe.seed + 1)
     device = batches.device
@@ -124,11 +132,8 @@ def train_denoiser(batches: Batches, vae: Any, tokenizer: Any, recipe: Recipe, p
     state = load(path, unet=nets.unet, text=nets.text_encoder, projection=nets.projection, optimizer=optimizer)
     average = [a.to(device) for a in state.get("average", average)]
     alphas = make_scheduler().alphas_cumprod.to(device)
-    tokens = torch.tensor(
-        tokenizer(all_captions(), padding="max_length", max_length=TEXT_LENGTH).input_ids, device=device
-    )
+    tokens = token_ids(tokenizer, all_captions()).to(device)
     used, step = state.get("used", 0.0), int(state.get("step", 0))
-    latents = encode_all(batches, vae, recipe.pictures // team.size) if used < recipe.minutes * 60 else None
     clock, saved = Clock(recipe.minutes, used), time.monotonic()
 
     def keep() -> None:
@@ -144,9 +149,10 @@ def train_denoiser(batches: Batches, vae: Any, tokenizer: Any, recipe: Recipe, p
         )
 
     progress = clock.tick()
-    while latents is not None and progress < 1:
-        set_rate(optimizer, recipe.learning_rate * cosine(progress))
-        loss = _denoising_loss(nets, batches, latents, tokens, alphas, recipe.batch // team.size, recipe.no_text)
+    started = step
+    while progress < 1:
+        set_rate(optimizer, recipe.learning_rate * rate_factor(progress))
+        loss = _denoising_loss(nets, batches, patches, tokens, alphas, recipe.batch // team.size, recipe.no_text)
         progress = step_with(optimizer, loss, nets.parameters(), team, clock.tick())
         step += 1
         average_in(average, nets.parameters(), step, recipe.ema)
@@ -155,27 +161,29 @@ def train_denoiser(batches: Batches, vae: Any, tokenizer: Any, recipe: Recipe, p
         if team.leads and time.monotonic() - saved > 90:
             keep()
             saved = time.monotonic()
-    if team.leads and latents is not None:
+    if team.leads and step > started:
         keep()
     adopt(nets.parameters(), average)
     return nets
 
 
 def _denoising_loss(
-    nets: Denoiser, batches: Batches, latents: Latents, tokens: Tensor, alphas: Tensor, count: int, no_text: float
+    nets: Denoiser,
+    batches: Batches,
+    patches: PatchEncoder,
+    tokens: Tensor,
+    alphas: Tensor,
+    count: int,
+    no_text: float,
 ) -> Tensor:
-    rows = torch.randint(len(latents.pick), (count,), generator=batches.rng, device=batches.device)
-    features, captions = latents.features[rows], batches.captions(latents.pick[rows])
-    empty = batches.chance(count, no_text)
-    captions = captions.masked_fill(empty, len(tokens) - 1)
-    clean = latents.mean[rows].float() + latents.std[rows].float() * torch.randn(
-        (count, *latents.mean.shape[1:]), generator=batches.rng, device=batches.device
-    )
+    images, features, pick = batches.draw(count)
+    captions = batches.captions(pick).masked_fill(batches.chance(count, no_text), len(tokens) - 1)
+    clean = posterior_sample(patches, images, batches.rng)
+    noise = torch.randn(clean.shape, generator=batches.rng, device=batches.device)
+    t = _timesteps(batches, count, len(alphas))
+    a = alphas[t][:, None, None, None]
+    noisy, target = a.sqrt() * clean + (1 - a).sqrt() * noise, a.sqrt() * noise - (1 - a).sqrt() * clean
     with precision(batches.device):
-        noise = torch.randn(clean.shape, generator=batches.rng, device=batches.device)
-        t = _timesteps(batches, count, len(alphas))
-        a = alphas[t][:, None, None, None]
-        noisy, target = a.sqrt() * clean + (1 - a).sqrt() * noise, a.sqrt() * noise - (1 - a).sqrt() * clean
         words = nets.text_encoder(tokens[captions])[0]
         half = round(count * TOLD_SHARE)
         told = torch.cat((words[:half], nets.projection(features[:half]).to(words.dtype)), dim=1)
@@ -222,7 +230,7 @@ def main() -> None:
     recipe = Recipe(**arguments)
     out.mkdir(parents=True, exist_ok=True)
     pictures = load_pictures(out / "pictures.npz", recipe, Bias())
-    _fit_encoder(pictures, recipe, out / "vae.pt")
+    fit_encoder(pictures, recipe, out / "encoder.pt")
     if recipe.processes == 1:
         _train(0, out, device, recipe)
         return
@@ -230,14 +238,12 @@ def main() -> None:
     torch.multiprocessing.spawn(_train, (out, device, recipe), recipe.processes)
 
 
-def _fit_encoder(pictures: Pictures, recipe: Recipe, path: Path) -> None:
+def fit_encoder(pictures: Pictures, recipe: Recipe, path: Path) -> PatchEncoder:
     """Once, for all processes and every resume: the signs of its components are arbitrary."""
-    if path.exists():
-        return
-    torch.manual_seed(recipe.seed)
-    vae = make_vae()
-    set_linear_encoder(vae, Batches(pictures, Bias(), torch.device("cpu"), recipe.seed).draw(2000)[0])
-    torch.save(vae.state_dict(), path)
+    if not path.exists():
+        images = Batches(pictures, Bias(), torch.device("cpu"), recipe.seed).draw(4000)[0]
+        torch.save(dataclasses.asdict(PatchEncoder.of(images, LATENT_CHANNELS)), path)
+    return PatchEncoder(**torch.load(path, weights_only=True))
 
 
 def _train(rank: int, out: Path, device: torch.device, recipe: Recipe) -> None:
@@ -251,11 +257,13 @@ def _train(rank: int, out: Path, device: torch.device, recipe: Recipe) -> None:
     pictures = load_pictures(out / "pictures.npz", recipe, bias)
     batches = Batches(pictures, bias, device, recipe.seed + 1000 * rank)
     tokenizer = make_tokenizer(out / f"tokenizer-{rank}")
-    vae = make_vae().to(device).requires_grad_(False)
-    vae.load_state_dict(torch.load(out / "vae.pt", map_location=device, weights_only=True))
-    vae.register_to_config(scaling_factor=1.0)
-    nets: Any = train_denoiser(batches, vae, tokenizer, recipe, out / "denoiser.pt", team)
-    train_decoder(batches, vae, recipe, out / "decoder.pt", team)
+    patches = fit_encoder(pictures, recipe, out / "encoder.pt")
+    torch.manual_seed(recipe.seed)
+    vae = make_vae().requires_grad_(False)
+    set_linear_encoder(vae, patches)
+    vae, patches = vae.to(device), patches.to(device)
+    nets: Any = train_denoiser(batches, patches, tokenizer, recipe, out / "denoiser.pt", team)
+    train_decoder(batches, patches, vae, recipe, out / "decoder.pt", team)
     if team.leads:
         save_folder(
             out / "weights", vae.cpu(), nets.unet.cpu(), nets.text_encoder.cpu(), tokenizer, nets.projection.cpu()
