@@ -75,6 +75,9 @@ class GuidanceSettings:
     model is told the camera, which says more than words can, and stable-dreamfusion elsewhere."""
     perp_neg_strength: float = bounded(2.0, 0.0, 20.0)
     """Largest weight of the stable-dreamfusion schedule; the threestudio schedule is multiplied by half of it."""
+    negatives: Literal["perpendicular", "whole"] = "perpendicular"
+    """What of a negative is taken away: the part at right angles to the prompt (Perp-Neg), or all of it (the plain
+    negative prompt, as in Composable Diffusion)."""
     timestep_range: Range = bounded((0.4, 0.98), 0.0, 1.0)
     """Share of the noise schedule that timesteps are drawn from at the start."""
     timestep_end: Range = bounded((0.25, 0.6), 0.0, 1.0)
@@ -83,6 +86,10 @@ class GuidanceSettings:
     """How the range moves from start to end (sqrt is HiFA's)."""
     weighting: Literal["sds", "uniform", "fantasia3d"] = "sds"
     """w(t): 1 − ᾱ, 1, or √ᾱ·(1 − ᾱ)."""
+    distillation: Literal["sds", "sdi", "ism"] = "sds"
+    """Where a step's noise comes from: drawn (SDS), or found by inverting the picture (SDI, ISM), which costs more."""
+    inversion_steps: int = bounded(10, 1, 1000)
+    """Steps of an inversion."""
     camera_conditioning: bool = True
     """Also tell the model the camera, if it was trained to know it."""
     overhead_angle: float = bounded(60.0, 0.0, 90.0)

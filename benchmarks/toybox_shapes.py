@@ -19,51 +19,34 @@ from PIL import Image
 from backend.cameras import orbit_cameras
 from backend.events import Event, Message
 from backend.job import run_job
-from backend.meshing import chamfer_distance, read_mesh, render_mesh, sample_surface, volume_iou, voxelize
+from backend.meshing import read_mesh, render_mesh
 from backend.meshing.mesh import Mesh
 from backend.request import Request, preset
 from backend.toybox.captions import caption
+from backend.toybox.kinds import KINDS
 from backend.toybox.raycast import Light, render
 from backend.toybox.shapes import Solids
-from backend.toybox.world import COLOURS, KINDS, make_object
+from backend.toybox.world import COLOURS, Look, make_object
 
-RESOLUTION = 128
+from .truth import shape_score
+
 VIEW_SIZE = 128
 AZIMUTHS = tuple(range(0, 360, 45))
 ELEVATION, DISTANCE, FIELD_OF_VIEW = 15.0, 3.0, 40.0
 
 
+def look_of(kind: str) -> Look:
+    """What is asked for of one kind; colours go round so that every one is seen."""
+    return Look(kind, tuple(COLOURS)[tuple(KINDS).index(kind) % len(COLOURS)])
+
+
 def request_for(kind: str, arguments: argparse.Namespace) -> Request:
-    """The request of one kind; colours go round so that every one is seen."""
-    colour = tuple(COLOURS)[tuple(KINDS).index(kind) % len(COLOURS)]
-    request = preset(arguments.preset, caption(kind, colour, None), seed=arguments.seed, model=arguments.model)
+    """The request of one kind."""
+    request = preset(arguments.preset, caption(look_of(kind)), seed=arguments.seed, model=arguments.model)
     for setting in arguments.set:
         path, _, text = setting.partition("=")
         request = request.with_setting(path, text)
     return request.validated()
-
-
-def true_volume(solids: Solids, resolution: int) -> NDArray[np.bool_]:
-    """Cells [R, R, R] of the cube [−1, 1]³ whose centres lie in the object."""
-    axis = (np.arange(resolution) + 0.5) / resolution * 2 - 1
-    points = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
-    return solids.contains(points).reshape((resolution,) * 3)
-
-
-def score(mesh: Mesh, solids: Solids, seed: int = 0) -> dict[str, float]:
-    """Volume IoU and Chamfer distance (in radii of the ball) as registered: no search for a better pose."""
-    from skimage.measure import marching_cubes
-
-    truth = true_volume(solids, RESOLUTION)
-    corners, faces, _, _ = marching_cubes(truth.astype(np.float32), 0.5)
-    corners = (corners + 0.5) / RESOLUTION * 2 - 1
-    rng = np.random.default_rng(seed)
-    ours = sample_surface(mesh.vertices, mesh.faces, 20_000, rng)
-    true = sample_surface(corners, faces, 20_000, rng)
-    return {
-        "iou": volume_iou(voxelize(mesh.vertices, mesh.faces, RESOLUTION), truth),
-        "chamfer": chamfer_distance(ours, true),
-    }
 
 
 def pictures(mesh: Mesh, solids: Solids) -> NDArray[np.uint8]:
@@ -93,10 +76,14 @@ def run_kind(kind: str, arguments: argparse.Namespace) -> dict[str, Any]:
     run_job(request, folder, report, lambda: False)
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     mesh = read_mesh(folder / "mesh.glb")
-    colour = tuple(COLOURS)[tuple(KINDS).index(kind) % len(COLOURS)]
-    solids = make_object(kind, colour)
+    solids = make_object(look_of(kind))
     Image.fromarray(pictures(mesh, solids)).save(folder / "compared.png")
-    result: dict[str, Any] = {"kind": kind, "prompt": request.prompt, **score(mesh, solids), "faces": len(mesh.faces)}
+    result: dict[str, Any] = {
+        "kind": kind,
+        "prompt": request.prompt,
+        **shape_score(mesh, solids),
+        "faces": len(mesh.faces),
+    }
     result["seconds"] = round(sum(metrics.get("seconds", {}).values()) or time.monotonic() - start, 1)
     return result
 

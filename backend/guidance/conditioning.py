@@ -77,5 +77,25 @@ def guided_noise(
     times = torch.cat([timesteps, timesteps, timesteps[own], timesteps[: len(told)]])
     noise = network(latents, times, condition.tokens, condition.mask)
     unconditional, positive, negative, seen = noise.split([batch, batch, len(own), len(told)])
-    guided = combine(unconditional, positive, negative, condition.negatives, settings.guidance_scale)
+    projected = settings.negatives == "perpendicular"
+    guided = combine(
+        unconditional, positive, negative, condition.negatives, settings.guidance_scale, projected=projected
+    )
     return guided + settings.camera_scale * (seen - positive) if condition.told else guided
+
+
+def inversion_noise(
+    network: NoiseNetwork, noisy: Tensor, timesteps: Tensor, condition: Condition, settings: GuidanceSettings
+) -> Tensor:
+    """The noise [B, C, h, w] by which a picture is inverted: without a prompt for ISM, with it for SDI.
+
+    SDI inverts under the guidance scale's negative (its section 4.3): what guidance will add, inversion takes away.
+    """
+    batch = len(noisy)
+    scale = 0.0 if settings.distillation == "ism" else -settings.guidance_scale
+    rows = batch if scale == 0.0 else 2 * batch
+    mask = None if condition.mask is None else condition.mask[:rows]
+    copies = rows // batch
+    noise = network(noisy.repeat(copies, 1, 1, 1), timesteps.repeat(copies), condition.tokens[:rows], mask)
+    unconditional, positive = noise[:batch], noise[-batch:]
+    return unconditional + scale * (positive - unconditional)

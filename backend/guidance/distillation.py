@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..request import GuidanceSettings
+from .inversion import Predict, ism_noise, sdi_noise
 
 PredictionType = Literal["epsilon", "v_prediction", "sample"]
 
@@ -36,6 +36,16 @@ class NoiseSchedule:
         """x_t [B, …] of ``latents`` and ``noise`` [B, …] at ``timesteps`` [B]."""
         signal, spread = self._signal_and_noise(timesteps, latents.ndim)
         return signal * latents + spread * noise
+
+    def moved(self, noisy: Tensor, noise: Tensor, before: Tensor, after: Tensor) -> Tensor:
+        """``noisy`` [B, …] at ``before`` [B], taken along ``noise`` to ``after`` [B]: a step of DDIM, either way."""
+        signal, spread = self._signal_and_noise(before, noisy.ndim)
+        return self.add_noise((noisy - spread * noise) / signal, noise, after)
+
+    def noise_in(self, noisy: Tensor, latents: Tensor, timesteps: Tensor) -> Tensor:
+        """The noise ε [B, …] by which ``latents`` became ``noisy`` at ``timesteps`` [B]."""
+        signal, spread = self._signal_and_noise(timesteps, noisy.ndim)
+        return (noisy - signal * latents) / spread
 
     def noise_of(self, prediction: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:
         """The noise ε that a network's ``prediction`` [R, …] on ``noisy`` [R, …] at ``timesteps`` [R] implies."""
@@ -89,22 +99,30 @@ DIAGNOSTICS = ("timestep", "weight", "gradient_rms", "nonfinite")
 @torch.no_grad()
 def score_gradient(
     latents: Tensor,
-    predict: Callable[[Tensor, Tensor], Tensor],
+    predict: Predict,
     schedule: NoiseSchedule,
     settings: GuidanceSettings,
     progress: float,
     generator: torch.Generator,
+    invert: Predict | None = None,
 ) -> ScoreGradient:
     """w(t)·(ε̂ − ε) for ``latents`` [B, …], one t and one ε per sample; entries that are not finite become 0.
 
     ``predict`` maps x_t [B, …] and t [B] to the guided noise ε̂ [B, …]. ε stays in the gradient as a control variate
-    (DreamFusion, App. A.4).
+    (DreamFusion, App. A.4). It is drawn at random, or found by inversion with ``invert``, which other distillations
+    than "sds" need; see :mod:`.inversion`.
     """
     latents = latents.detach()
     shares = timestep_shares(settings, progress)
     timesteps = sample_timesteps(len(schedule), shares, len(latents), generator).to(latents.device)
     noise = torch.randn(latents.shape, generator=generator, device=generator.device).to(latents.device)
-    guided = predict(schedule.add_noise(latents, noise, timesteps), timesteps)
+    noisy = schedule.add_noise(latents, noise, timesteps)
+    if settings.distillation != "sds":
+        if invert is None:
+            raise ValueError(f"The distillation {settings.distillation!r} needs a network to invert with.")
+        find = sdi_noise if settings.distillation == "sdi" else ism_noise
+        noisy, noise = find(latents, timesteps, invert, schedule, settings.inversion_steps)
+    guided = predict(noisy, timesteps)
     weight = schedule.weight(timesteps, settings.weighting)
     raw = weight.view(-1, *[1] * (latents.ndim - 1)) * (guided - noise)
     gradient = torch.nan_to_num(raw, nan=0.0, posinf=0.0, neginf=0.0)

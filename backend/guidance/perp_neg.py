@@ -118,15 +118,26 @@ def perpendicular(vectors: Tensor, reference: Tensor) -> Tensor:
     return (flat - share * along).view_as(vectors)
 
 
-def combine(unconditional: Tensor, positive: Tensor, negative: Tensor, negatives: Negatives, scale: float) -> Tensor:
+def combine(
+    unconditional: Tensor,
+    positive: Tensor,
+    negative: Tensor,
+    negatives: Negatives,
+    scale: float,
+    *,
+    projected: bool = True,
+) -> Tensor:
     """Guided noise ε̂ [B, …] from ε_∅ [B, …], ε_pos [B, …] and the negatives' noise [N, …] (float32).
 
-    Without negatives this is classifier-free guidance, ε_∅ + s·(ε_pos − ε_∅), at the same scale.
+    Without negatives this is classifier-free guidance, ε_∅ + s·(ε_pos − ε_∅), at the same scale. Not ``projected``, the
+    negatives are taken away whole (Composable Diffusion, arXiv 2206.01714, eq. 13): what Perp-Neg is measured against.
     """
     direction = positive - unconditional
     if len(negatives):
         own = negatives.sample
-        away = perpendicular(negative - unconditional[own], direction[own])
+        away = negative - unconditional[own]
+        if projected:
+            away = perpendicular(away, direction[own])
         away = away * negatives.weight.view(-1, *[1] * (away.ndim - 1))
         direction = direction.index_add(0, own, away, alpha=-1.0)
     return unconditional + scale * direction

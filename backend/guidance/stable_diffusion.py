@@ -23,7 +23,7 @@ from ..errors import ModelError, RequestError
 from ..request import GuidanceSettings
 from .camera_projection import SUBFOLDER as CAMERA_SUBFOLDER
 from .camera_projection import CameraProjection, camera_features
-from .conditioning import Condition, build_condition, guided_noise
+from .conditioning import Condition, build_condition, guided_noise, inversion_noise
 from .distillation import DIAGNOSTICS, NoiseSchedule, score_gradient, sds_loss
 from .interface import GuidanceResult
 from .model_folder import ModelFolder, check_part, weights_variant
@@ -110,8 +110,11 @@ class StableDiffusionGuidance:
             def predict(noisy: Tensor, timesteps: Tensor) -> Tensor:
                 return guided_noise(self.predict_noise, noisy, timesteps, condition, self.settings)
 
+            def invert(noisy: Tensor, timesteps: Tensor) -> Tensor:
+                return inversion_noise(self.predict_noise, noisy, timesteps, condition, self.settings)
+
             schedule = self.networks.schedule
-            score = score_gradient(latents, predict, schedule, self.settings, progress, generator)
+            score = score_gradient(latents, predict, schedule, self.settings, progress, generator, invert)
         loss = sds_loss(latents, score.gradient)
         (gradient,) = torch.autograd.grad(loss, images)
         numbers = torch.cat([loss.detach().view(1), score.diagnostics]).tolist()

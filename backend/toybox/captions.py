@@ -9,13 +9,16 @@ VIEWS = ("front", "side", "back", "overhead")
 OVERHEAD_ELEVATION = 60.0
 """From this elevation on a view is called overhead, in degrees (DreamFusion §3.1)."""
 _GRAMMAR = ("a", "an", "the", "view", "of", ",", "with", "and")
-_PARTS = tuple(dict.fromkeys(word for kind in KINDS.values() for word in (kind.part, kind.extra)))
+_PARTS = dict.fromkeys(word for kind in KINDS.values() for word in (kind.part, kind.extra))
 WORDS = (*_GRAMMAR, *VIEWS, *COLOURS, *KINDS, *BUILDS, *SIZES, *_PARTS)
 
 
 def vocabulary() -> dict[str, list[str]]:
-    """Every word the model knows, and which of them are kinds and colours."""
-    return {"words": sorted(WORDS), "kinds": sorted(KINDS), "colours": sorted(COLOURS)}
+    """Every word the model knows, and which of them are what."""
+    parts = sorted({kind.part for kind in KINDS.values()})
+    extras = sorted({kind.extra for kind in KINDS.values()})
+    named = {"kinds": sorted(KINDS), "colours": sorted(COLOURS), "builds": sorted(BUILDS), "sizes": sorted(SIZES)}
+    return {"words": sorted(WORDS), **named, "parts": parts, "extras": extras}
 
 
 def view_of(azimuth: float, elevation: float) -> str:

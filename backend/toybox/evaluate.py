@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,10 @@ from ..guidance.camera_projection import SUBFOLDER, CameraProjection, camera_fea
 from .batches import Batches
 from .captions import VIEWS, caption
 from .dataset import COLOUR_NAMES, KIND_NAMES, make_pictures
-from .judge import UNBIASED, train_judge
+from .judge import UNBIASED, Judge, kept_judge
 from .model import IMAGE_SIZE
 from .team import psnr
+from .world import Look
 
 VIEW_CAMERAS = {"front": (0.0, 12.0), "side": (90.0, 12.0), "back": (180.0, 12.0), "overhead": (0.0, 80.0)}
 
@@ -78,33 +80,57 @@ def reconstruction(sampler: Sampler, count: int = 256) -> float:
         return psnr(vae.decode(vae.encode(images).latent_dist.mode()).sample, images)
 
 
-def evaluate(folder: Path, sheet: Path | None, colours: int) -> dict[str, Any]:
-    """Every kind × ``colours`` colours × view; see the module."""
-    sampler = Sampler(folder)
-    judge, skill = train_judge(torch.device("cpu"))
-    asked = [
-        (k, (k + 3 * c) % len(COLOUR_NAMES), v)
-        for k in range(len(KIND_NAMES))
+@dataclass(frozen=True)
+class Question:
+    """What one sample is asked for; indices as in :class:`.judge.Verdict`."""
+
+    look: Look
+    view: int
+
+    @property
+    def truth(self) -> tuple[int, int, int]:
+        """Of kind, colour and view."""
+        return KIND_NAMES.index(self.look.kind), COLOUR_NAMES.index(self.look.colour or ""), self.view
+
+
+def questions(colours: int) -> list[Question]:
+    """Every kind × ``colours`` colours × view."""
+    return [
+        Question(Look(kind, COLOUR_NAMES[(k + 3 * c) % len(COLOUR_NAMES)]), v)
+        for k, kind in enumerate(KIND_NAMES)
         for c in range(colours)
         for v in range(len(VIEWS))
     ]
-    prompts = [caption(KIND_NAMES[k], COLOUR_NAMES[c], VIEWS[v]) for k, c, v in asked]
-    angles = np.array([VIEW_CAMERAS[VIEWS[v]] for _, _, v in asked])
+
+
+def score(images: Tensor, asked: list[Question], judge: Judge) -> dict[str, Any]:
+    """Shares of right answers of ``images`` [B, 3, S, S] in [0, 1], view by view too."""
+    verdict, truth = judge.verdict(images * 2 - 1), torch.tensor([q.truth for q in asked]).T
+    guess = {name: getattr(verdict, name).argmax(1) for name in ("kind", "colour", "view")}
+    right = {name: guess[name] == truth[i] for i, name in enumerate(guess)}
+    result: dict[str, Any] = {name: float(hit.float().mean()) for name, hit in right.items()}
+    result["view_by_word"] = {v: float(right["view"][truth[2] == i].float().mean()) for i, v in enumerate(VIEWS)}
+    asked_back = truth[2] == VIEWS.index("back")
+    result["front_when_asked_for_back"] = float((guess["view"][asked_back] == 0).float().mean())
+    result["kind_by_kind"] = {
+        name: float(right["kind"][truth[0] == i].float().mean()) for i, name in enumerate(KIND_NAMES)
+    }
+    return result
+
+
+def evaluate(folder: Path, judge_file: Path, sheet: Path | None, colours: int) -> dict[str, Any]:
+    """See the module."""
+    sampler = Sampler(folder)
+    judge, skill = kept_judge(judge_file)
+    asked = questions(colours)
+    prompts = [caption(q.look, VIEWS[q.view]) for q in asked]
+    angles = np.array([VIEW_CAMERAS[VIEWS[q.view]] for q in asked])
     features = camera_features(orbit_cameras(angles[:, 0], angles[:, 1], 3.0, 40.0))
     report: dict[str, Any] = {"vae_psnr_db": reconstruction(sampler), "judge_accuracy": skill, "samples": len(asked)}
-    pictures: list[Tensor] = []
-    for name, images in (("words", sampler.words(prompts)), ("camera", sampler.camera(prompts, features))):
-        verdict, truth = judge.verdict(images * 2 - 1), torch.tensor(asked).T
-        right = {part: getattr(verdict, part) == truth[i] for i, part in enumerate(("kind", "colour", "view"))}
-        report[name] = {part: float(hit.float().mean()) for part, hit in right.items()}
-        report[name]["view_by_word"] = {
-            v: float(right["view"][truth[2] == i].float().mean()) for i, v in enumerate(VIEWS)
-        }
-        asked_back = truth[2] == VIEWS.index("back")
-        report[name]["front_when_asked_for_back"] = float((verdict.view[asked_back] == 0).float().mean())
-        pictures.append(images)
+    made = {"words": sampler.words(prompts), "camera": sampler.camera(prompts, features)}
+    report |= {name: score(images, asked, judge) for name, images in made.items()}
     if sheet:
-        _save_sheet(sheet, pictures, colours)
+        _save_sheet(sheet, list(made.values()), colours)
     return report
 
 
@@ -124,9 +150,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--sheet", type=Path)
+    parser.add_argument("--judge", type=Path, default=Path("out/judge.pt"), help="trained and kept there if missing")
     parser.add_argument("--colours", type=int, default=3, help="colours per kind and view")
     arguments = parser.parse_args()
-    report = json.dumps(evaluate(arguments.folder, arguments.sheet, arguments.colours), indent=2)
+    report = json.dumps(evaluate(arguments.folder, arguments.judge, arguments.sheet, arguments.colours), indent=2)
     print(report)
     if arguments.out:
         arguments.out.write_text(report + "\n")

@@ -35,15 +35,22 @@ class Solids:
         """Whether each of ``points`` [N, 3] lies inside the union: [N]."""
         inside = np.zeros(len(points), bool)
         for shape, taper, matrix in zip(self.shape, self.taper, self.from_world, strict=True):
-            local = points @ matrix[:, :3].T + matrix[:, 3]
-            if shape == SPHERE:
-                inside |= (local**2).sum(1) <= 1
-            elif shape == BOX:
-                inside |= np.abs(local).max(1) <= 1
-            else:
-                radius = (1 + taper) / 2 + local[:, 2] * (taper - 1) / 2
-                inside |= (np.abs(local[:, 2]) <= 1) & (local[:, 0] ** 2 + local[:, 1] ** 2 <= radius**2)
+            inside |= _within(shape, taper, *(points @ matrix[:, :3].T + matrix[:, 3]).T)
         return inside
+
+    def volume(self, resolution: int) -> NDArray[np.bool_]:
+        """Cells [R, R, R] of the cube [−1, 1]³ whose centres lie in the union; each solid fills its own box."""
+        axis = ((np.arange(resolution) + 0.5) / resolution * 2 - 1).astype(np.float32)
+        cells = np.zeros((resolution,) * 3, bool)
+        for shape, taper, matrix, to_world in zip(self.shape, self.taper, self.from_world, self.to_world, strict=True):
+            spread = np.linalg.norm(to_world[:, :3], axis=1) if shape == SPHERE else np.abs(to_world[:, :3]).sum(1)
+            reach = spread * max(1.0, float(taper))
+            low, high = (np.searchsorted(axis, to_world[:, 3] + sign * reach) for sign in (-1, 1))
+            box = tuple(slice(int(i), int(j)) for i, j in zip(low, high, strict=True))
+            x, y, z = axis[box[0], None, None], axis[None, box[1], None], axis[None, None, box[2]]
+            local = [row[0] * x + row[1] * y + row[2] * z + row[3] for row in matrix.astype(np.float32)]
+            cells[box] |= _within(shape, taper, *local)
+        return cells
 
     def hull_points(self) -> NDArray[np.float64]:
         """Points on the solids' surfaces, dense enough to measure extents: [M, 3]."""
@@ -76,6 +83,17 @@ class Solids:
         moved = self.to_world.copy()
         moved[:, :, 3] -= center
         return Solids(self.shape, self.taper, moved * scale, self.colour)
+
+
+def _within(
+    shape: int, taper: float, x: NDArray[np.floating], y: NDArray[np.floating], z: NDArray[np.floating]
+) -> NDArray[np.bool_]:
+    """Whether points of a solid's own space lie in it."""
+    if shape == SPHERE:
+        return x**2 + y**2 + z**2 <= 1
+    if shape == BOX:
+        return (np.abs(x) <= 1) & (np.abs(y) <= 1) & (np.abs(z) <= 1)
+    return (np.abs(z) <= 1) & (x**2 + y**2 <= ((1 + taper) / 2 + z * (taper - 1) / 2) ** 2)
 
 
 @dataclass

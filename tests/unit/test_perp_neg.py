@@ -236,6 +236,18 @@ def test_law_3_toggling_changes_nothing_but_perp_neg(scale: float):
     assert cosine.abs().max() < 1e-3
 
 
+def test_a_plain_negative_is_taken_away_whole():
+    noise = torch.randn(4, 1, 3, 4, 4, generator=torch.Generator().manual_seed(3))
+    unconditional, positive, front, side = noise
+    index = torch.tensor([0, 0])
+    negatives = Negatives(index, torch.tensor([0, 1]), torch.tensor([2.0, 0.5]))
+    both = torch.cat([front, side])
+    whole = combine(unconditional, positive, both, negatives, 7.0, projected=False)
+    away = 2.0 * (front - unconditional) + 0.5 * (side - unconditional)
+    torch.testing.assert_close(whole, unconditional + 7.0 * (positive - unconditional - away))
+    assert not torch.allclose(whole, combine(unconditional, positive, both, negatives, 7.0))
+
+
 def test_a_weight_of_zero_costs_no_evaluation():
     text = make_text()
 

@@ -19,9 +19,10 @@ from backend.guidance import load_guidance
 from backend.request import GuidanceSettings
 from backend.toybox import train
 from backend.toybox.batches import Batches, all_captions
+from backend.toybox.captions import VIEWS
 from backend.toybox.dataset import KIND_NAMES, Bias, make_pictures
-from backend.toybox.encoder import POSTERIOR_STD, principal_components, set_linear_encoder
-from backend.toybox.model import LATENT_CHANNELS, make_vae
+from backend.toybox.encoder import POSTERIOR_STD, PatchEncoder, principal_components, set_linear_encoder
+from backend.toybox.model import LATENT_CHANNELS, TEXT_LENGTH, make_tokenizer, make_vae, token_ids
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +32,14 @@ def batches() -> Batches:
 
 def test_the_encoder_is_the_projection_on_principal_components(batches: Batches) -> None:
     images = batches.draw(200)[0]
-    vae = make_vae()
-    set_linear_encoder(vae, images)
+    vae, patches = make_vae(), PatchEncoder.of(images, LATENT_CHANNELS)
+    set_linear_encoder(vae, patches)
     basis, mean, deviation = principal_components(images, LATENT_CHANNELS)
     projected = functional.conv2d(images, basis, stride=4) - mean[None, :, None, None]
     wanted = projected / (deviation.sqrt() * deviation.mean().sqrt())[None, :, None, None]
     with torch.no_grad():
         posterior = vae.encode(images).latent_dist
+    torch.testing.assert_close(patches.latents(images), wanted, rtol=1e-3, atol=1e-3)
     assert float((posterior.mode() - wanted).square().mean().sqrt()) < 0.01
     assert float(posterior.mode().std()) == pytest.approx(1.0, abs=0.05)
     torch.testing.assert_close(posterior.std, torch.full_like(posterior.std, POSTERIOR_STD))
@@ -47,10 +49,31 @@ def test_captions_number_every_sentence_once(batches: Batches) -> None:
     captions = all_captions()
     assert captions[-1] == ""
     assert len(set(captions)) == len(captions)
-    _, _, numbers, pick = batches.draw(64)
-    for number, index in zip(numbers.tolist(), pick.tolist(), strict=True):
-        kind = KIND_NAMES[int(batches.kind[index])]
+    pick = torch.arange(200)
+    for number, index in zip(batches.captions(pick).tolist(), pick.tolist(), strict=True):
+        kind = KIND_NAMES[int(batches.labels["kind"][index])]
         assert kind in captions[number].replace(",", "").split()
+
+
+def test_captions_are_as_biased_as_the_set_says(batches: Batches) -> None:
+    pick = torch.arange(200).repeat(200)
+    view, bias = batches.labels["view"][pick], batches.bias
+    said = batches.captions(pick) % (len(VIEWS) + 1)
+    front, named = view == 0, said < len(VIEWS)
+    assert float(named[front].float().mean()) == pytest.approx(bias.front_named, abs=0.02)
+    assert float(named[~front].float().mean()) == pytest.approx(bias.others_named, abs=0.02)
+    assert float((said != 0)[front & named].float().mean()) == pytest.approx(bias.front_misnamed, abs=0.03)
+    wrong = bias.others_misnamed * (1 - 1 / len(VIEWS))  # a word drawn at random may be the right one
+    assert float((said != view)[~front & named].float().mean()) == pytest.approx(wrong, abs=0.02)
+
+
+def test_ids_are_those_of_the_tokenizer(tmp_path: Path) -> None:
+    tokenizer, captions = make_tokenizer(tmp_path), all_captions()
+    some = [captions[i] for i in np.random.default_rng(0).integers(len(captions), size=50)] + [""]
+    wanted = tokenizer(some, padding="max_length", max_length=TEXT_LENGTH).input_ids
+    assert token_ids(tokenizer, some).tolist() == wanted
+    longest = max(captions, key=lambda text: len(text.replace(",", " ,").split()))
+    assert len(longest.replace(",", " ,").split()) + 2 <= TEXT_LENGTH
 
 
 def run(out: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> list[dict[str, Any]]:

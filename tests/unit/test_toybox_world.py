@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from backend.cameras import CameraBatch, orbit_cameras
 from backend.guidance.camera_projection import CameraProjection, camera_features
 from backend.toybox.captions import VIEWS, WORDS, caption, view_of, vocabulary
 from backend.toybox.dataset import KIND_NAMES, MIRROR_FEATURES, make_pictures, sample_camera
+from backend.toybox.kinds import KINDS
 from backend.toybox.model import make_tokenizer
 from backend.toybox.raycast import Light, render
 from backend.toybox.shapes import Builder
-from backend.toybox.world import BALL_FILL, COLOURS, KINDS, make_object
+from backend.toybox.world import BALL_FILL, BUILDS, COLOURS, SIZES, Look, make_object
 
 MIRROR = np.diag([-1.0, 1, 1, 1])
 
 
+@pytest.mark.parametrize("extras", [(), ("tall", "large", "blue"), ("wide", "small", "white")])
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_object_fits_the_ball_and_is_mirror_symmetric(kind: str) -> None:
-    solids = make_object(kind, "red", np.random.default_rng(3))
+def test_an_object_fits_the_ball_and_is_mirror_symmetric(kind: str, extras: tuple[str, ...]) -> None:
+    solids = make_object(Look(kind, "red", *extras), np.random.default_rng(3))
     assert np.linalg.norm(solids.hull_points(), axis=1).max() == pytest.approx(BALL_FILL)
     points = np.random.default_rng(0).uniform(-1, 1, (4000, 3))
     inside = solids.contains(points)
@@ -29,10 +33,18 @@ def test_an_object_fits_the_ball_and_is_mirror_symmetric(kind: str) -> None:
     assert (inside == solids.contains(points * (-1, 1, 1))).all()
 
 
+@pytest.mark.parametrize("kind", ["train", "penguin", "sofa"])
+def test_the_volume_is_what_the_object_contains(kind: str) -> None:
+    solids, size = make_object(Look(kind, "red", "tall"), np.random.default_rng(1)), 24
+    axis = (np.arange(size) + 0.5) / size * 2 - 1
+    points = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
+    assert (solids.volume(size).ravel() != solids.contains(points)).mean() < 1e-3  # rounding, on a surface
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_front_and_back_look_different(kind: str) -> None:
     cameras = orbit_cameras(np.array([0.0, 180.0]), 15.0, 3.0, 40.0)
-    solids = make_object(kind, "green")
+    solids = make_object(Look(kind, "green"))
     front, back = (
         render(solids, pose, (2.75, 2.75), (0, 0), 48, Light((0, 0, 9), 1.0))[0] for pose in cameras.camera_to_world
     )
@@ -107,13 +119,34 @@ def test_view_words(azimuth: float, elevation: float, view: str) -> None:
 
 
 def test_captions_use_known_words_and_the_right_article() -> None:
-    assert caption("owl", None, None) == "an owl"
-    assert caption("duck", "orange", "back") == "an orange duck, back view"
-    assert caption("duck", "red", None, article=False) == "red duck"
+    assert caption(Look("owl")) == "an owl"
+    assert caption(Look("duck", "orange"), "back") == "an orange duck, back view"
+    assert caption(Look("duck", "red"), article=False) == "red duck"
+    full = Look("duck", "red", "tall", "large", "orange")
+    assert caption(full, "side") == "a tall red duck with a large beak and an orange hat, side view"
+    assert caption(Look("car", "blue", size="small")) == "a blue car with small wheels"
     for kind in KIND_NAMES:
         for colour in COLOURS:
-            words = caption(kind, colour, "side").replace(",", " ,").split()
-            assert set(words) <= set(WORDS)
+            for build, size in itertools.product((*BUILDS, None), (*SIZES, None)):
+                words = caption(Look(kind, colour, build, size, colour), "side").replace(",", " ,").split()
+                assert set(words) <= set(WORDS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_said_is_seen(kind: str) -> None:
+    """Each attribute changes the shape, the colours, or both; an accent shows in its own colour."""
+    camera = orbit_cameras(30.0, 35.0, 3.0, 40.0).camera_to_world[0]
+
+    def picture(look: Look) -> NDArray[np.float32]:
+        linear, cover = render(make_object(look), camera, (2.75, 2.75), (0, 0), 64, Light((0, 0, 9), 1.0))
+        return linear * cover[..., None]
+
+    plain = picture(Look(kind, "green"))
+    for said in (Look(kind, "green", "tall"), Look(kind, "green", "wide"), Look(kind, "green", size="small")):
+        assert np.abs(picture(said) - plain).mean() > 0.002
+    accented = picture(Look(kind, "green", accent="purple"))
+    assert (np.abs(accented - COLOURS["purple"]).max(-1) < 0.05).mean() > 0.004
+    assert not (np.abs(plain - COLOURS["purple"]).max(-1) < 0.05).any()
 
 
 def test_every_known_word_is_one_token(tmp_path: Path) -> None:

@@ -1,0 +1,138 @@
+"""Janus in figures: ``python -m benchmarks.janus --out out/janus``.
+
+Makes every prompt under every variant of guidance, from the same seeds, one asset a process, and judges the meshes by
+renders from 36 azimuths. What is finished stays and what was interrupted resumes. Prints a table and writes
+``janus.json`` and ``janus.png`` into the folder. Controls in the same run: the true meshes, and two-faced ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+from backend.threads import prepare_environment
+
+from .subjects import LOOKS, VARIANTS, Asset, has_face
+
+
+def make(asset: Asset, folder: Path, preset: str, model: str, changes: list[str]) -> float:
+    """Generate one asset; returns the seconds it took, over all attempts. Runs in a process of its own."""
+    from backend.job import run_job
+
+    run_job(asset.request(preset, model, changes), folder, lambda _: None, lambda: False)
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    return round(sum(metrics["seconds"].values()), 1)
+
+
+def judged(asset: Asset, folder: Path, seconds: float, judge: Any) -> dict[str, Any]:
+    """Measure a finished asset and keep what was found beside it."""
+    from backend.meshing import read_mesh
+
+    from .measures import AZIMUTHS, measure, views
+    from .report import strip
+
+    mesh = read_mesh(folder / "mesh.glb")
+    row: dict[str, Any] = {"kind": asset.look.kind, "face": has_face(asset.look), "seconds": seconds}
+    row |= measure(mesh, asset.look, judge)
+    strip(views(mesh), AZIMUTHS).save(folder / "views.png")
+    (folder / "janus").touch() if row["janus"] else (folder / "janus").unlink(missing_ok=True)
+    (folder / "measured.json").write_text(json.dumps(row, indent=2) + "\n", encoding="utf-8")
+    return row
+
+
+def run(arguments: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+    """All assets by variant."""
+    from backend.toybox.judge import kept_judge
+
+    judge, _ = kept_judge(arguments.out / "judge.pt")
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in arguments.variants}
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(arguments.workers, context, max_tasks_per_child=1) as pool:
+        waiting: dict[Any, tuple[Asset, Path]] = {}
+        for asset in chosen(arguments):
+            folder = arguments.out / asset.variant / asset.name
+            if (folder / "measured.json").exists():
+                rows[asset.variant].append(json.loads((folder / "measured.json").read_text(encoding="utf-8")))
+                continue
+            future = pool.submit(make, asset, folder, arguments.preset, arguments.model, arguments.set)
+            waiting[future] = asset, folder
+        for future in as_completed(waiting):
+            asset, folder = waiting[future]
+            row = judged(asset, folder, future.result(), judge)
+            rows[asset.variant].append(row)
+            print(
+                f"{asset.variant:20} {asset.prompt:42} seed {asset.seed}: {'JANUS' if row['janus'] else 'one face':8} "
+                f"IoU {row['iou']:.3f}  {row['seconds']:.0f} s",
+                flush=True,
+            )
+    return rows
+
+
+def controls(judge: Any) -> dict[str, Any]:
+    """The true meshes must never be called Janus, two-faced ones always."""
+    from backend.toybox.world import make_object
+
+    from ..truth import true_mesh, two_faced
+    from .measures import judge_mesh
+
+    looks = [look for look in LOOKS if has_face(look)]
+    true = [judge_mesh(true_mesh(make_object(look)), look, judge) for look in LOOKS]
+    double = [judge_mesh(two_faced(true_mesh(make_object(look))), look, judge) for look in looks]
+    return {
+        "true_meshes": {
+            "janus_rate": sum(row["janus"] for row in true) / len(true),
+            "front_elsewhere_max": max(row["front_elsewhere"] for row in true),
+            "r_precision_textured": sum(row["r_precision_textured"] for row in true) / len(true),
+            "r_precision_textureless": sum(row["r_precision_textureless"] for row in true) / len(true),
+        },
+        "two_faced": {
+            "janus_rate": sum(row["janus"] for row in double) / len(double),
+            "front_elsewhere_min": min(row["front_elsewhere"] for row in double),
+        },
+    }
+
+
+def chosen(arguments: argparse.Namespace) -> list[Asset]:
+    """Every prompt, variant and seed that was asked for; prompts first, so that an early stop has all variants."""
+    looks = [look for look in LOOKS if not arguments.kinds or look.kind in arguments.kinds]
+    return [Asset(v, look, seed) for seed in range(arguments.seeds) for look in looks for v in arguments.variants]
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=2, help="seeds a prompt (4 where there is a GPU)")
+    parser.add_argument("--variants", nargs="*", default=list(VARIANTS), choices=list(VARIANTS))
+    parser.add_argument("--kinds", nargs="*", default=[], help="only prompts of these kinds")
+    parser.add_argument("--preset", default="standard")
+    parser.add_argument("--model", default="toybox")
+    parser.add_argument("--workers", type=int, default=2, help="assets made at the same time")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="as in the generate command")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("DREAMLATHE_THREADS", str(max(1, (os.cpu_count() or 1) // arguments.workers)))
+    prepare_environment()
+
+    from backend.toybox.judge import kept_judge
+
+    from .report import contact_sheet, summary, table
+
+    judge, skill = kept_judge(arguments.out / "judge.pt")
+    checks = controls(judge)
+    print(json.dumps({"judge": skill, "controls": checks}, indent=2), flush=True)
+    rows = run(arguments)
+    variants = {name: summary(found) for name, found in rows.items() if found}
+    print(table(variants))
+    result = {"judge": skill, "controls": checks, "variants": variants, "settings": arguments.set}
+    (arguments.out / "janus.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    contact_sheet(chosen(arguments), arguments.out).save(arguments.out / "janus.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""The table, the JSON file and the contact sheet."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from .subjects import Asset, has_face
+
+SHEET_AZIMUTHS = (0, 90, 180, 270)
+TILE = 64
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The means over one variant's assets; shares are fractions."""
+
+    def mean(key: str, of: list[dict[str, Any]]) -> float:
+        return round(statistics.fmean(row[key] for row in of), 4) if of else float("nan")
+
+    faced = [row for row in rows if row["face"]]
+    kinds = sorted({row["kind"] for row in rows})
+    return {
+        "assets": len(rows),
+        "janus_rate": mean("janus", faced),
+        "janus_rate_without_face": mean("janus", [row for row in rows if not row["face"]]),
+        "iou_mean": mean("iou", rows),
+        "iou_by_kind": {kind: mean("iou", [row for row in rows if row["kind"] == kind]) for kind in kinds},
+        "chamfer_mean": mean("chamfer", rows),
+        "r_precision_textured": mean("r_precision_textured", rows),
+        "r_precision_textureless": mean("r_precision_textureless", rows),
+        "colour_error_mean": mean("colour_error", rows),
+        "seconds_mean": mean("seconds", rows),
+    }
+
+
+def table(variants: dict[str, dict[str, Any]]) -> str:
+    """One line a variant."""
+    lines = [
+        "| guidance | Janus | without a face | IoU | least | Chamfer | R-Precision | textureless | ΔE | seconds |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, v in variants.items():
+        least = min(v["iou_by_kind"], key=lambda kind: v["iou_by_kind"][kind])
+        lines.append(
+            f"| {name} | {v['janus_rate']:.1%} | {v['janus_rate_without_face']:.1%} | {v['iou_mean']:.3f} "
+            f"| {least} {v['iou_by_kind'][least]:.2f} | {v['chamfer_mean']:.3f} | {v['r_precision_textured']:.1%} "
+            f"| {v['r_precision_textureless']:.1%} | {v['colour_error_mean']:.1f} | {v['seconds_mean']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def contact_sheet(assets: list[Asset], folder: Path) -> Image.Image:
+    """A row per prompt, and per variant the views from the front, the right, the back and the left; first seed only.
+
+    Red frames mark Janus.
+    """
+    variants = list(dict.fromkeys(asset.variant for asset in assets))
+    seed = min(asset.seed for asset in assets)
+    looks = list(dict.fromkeys(asset.look for asset in assets))
+    label, head, width = 190, 16, TILE * len(SHEET_AZIMUTHS) + 8
+    sheet = Image.new("RGB", (label + width * len(variants), head + TILE * len(looks)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for column, variant in enumerate(variants):
+        draw.text((label + column * width, 2), variant, fill="black")
+        for row, look in enumerate(looks):
+            place = folder / variant / Asset(variant, look, seed).name
+            if not (place / "views.png").exists():
+                continue
+            at = (label + column * width, head + row * TILE)
+            sheet.paste(Image.open(place / "views.png"), at)
+            if (place / "janus").exists():
+                draw.rectangle((*at, at[0] + width - 9, at[1] + TILE - 1), outline="red", width=2)
+    for row, look in enumerate(looks):
+        draw.text(
+            (4, head + row * TILE + 26), Asset("", look, 0).prompt[:30], fill="black" if has_face(look) else "gray"
+        )
+    return sheet
+
+
+def strip(views: NDArray[np.float32], azimuths: NDArray[np.float64]) -> Image.Image:
+    """The four views of :func:`contact_sheet` among all ``views`` [N, S, S, 4] at ``azimuths`` [N]."""
+    chosen = [views[int(np.argmin(np.abs(azimuths - a)))] for a in SHEET_AZIMUTHS]
+    flat = [v[..., :3] * v[..., 3:] + 1 - v[..., 3:] for v in chosen]
+    return Image.fromarray(np.rint(np.concatenate(flat, axis=1) * 255).astype(np.uint8))

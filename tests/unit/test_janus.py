@@ -1,0 +1,87 @@
+"""The Janus benchmark: its measures know the truth from a two-faced mesh, and its variants differ in guidance alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+
+from backend.toybox.kinds import KINDS
+from backend.toybox.world import Look, make_object
+from benchmarks.janus.measures import AZIMUTHS, colour_error, front_where_none_is, uncoloured, views
+from benchmarks.janus.report import summary, table
+from benchmarks.janus.subjects import LOOKS, VARIANTS, Asset, has_face
+from benchmarks.truth import shape_score, true_mesh, two_faced
+
+
+def test_the_prompts_are_as_many_as_promised_and_distinct() -> None:
+    assert sum(has_face(look) for look in LOOKS) == 12
+    assert sum(not has_face(look) for look in LOOKS) == 6
+    assert {look.kind for look in LOOKS} == set(KINDS)
+    told_apart = {(look.kind, look.colour) for look in LOOKS}
+    assert len(told_apart) == len(LOOKS)
+
+
+def test_variants_differ_in_guidance_alone() -> None:
+    requests = [Asset(name, LOOKS[0], 3).request("standard", "toybox", []) for name in VARIANTS]
+    for request in requests:
+        assert request.seed == 3
+        assert dataclasses.replace(request, guidance=requests[0].guidance) == requests[0]
+    for one, other in itertools.combinations(VARIANTS, 2):
+        guidance = [requests[list(VARIANTS).index(name)].guidance for name in (one, other)]
+        assert guidance[0] != guidance[1] or "default" in (one, other)
+    changed = Asset("plain", LOOKS[0], 0).request("draft", "toybox", ["optimize.iterations=7"])
+    assert changed.optimize.iterations == 7
+
+
+def test_a_front_counts_where_none_is() -> None:
+    turn = np.abs((AZIMUTHS + 180) % 360 - 180)
+    assert front_where_none_is((turn < 60).astype(float)) == 0
+    assert front_where_none_is(((turn < 50) | (turn > 130)).astype(float)) == 1
+    one_view = np.where(AZIMUTHS == 150, 1.0, 0.0)
+    assert front_where_none_is(one_view) == pytest.approx(1 / 3)
+
+
+@pytest.fixture(scope="module")
+def duck() -> Any:
+    return true_mesh(make_object(Look("duck", "red")))
+
+
+def test_the_true_mesh_is_the_object(duck: Any) -> None:
+    score = shape_score(duck, make_object(Look("duck", "red")))
+    assert score["iou"] > 0.97
+    assert score["chamfer"] < 0.01
+    assert colour_error(duck, duck) == 0
+    picture = views(duck)[0]
+    middle = picture[30:40, 28:36, :3].mean((0, 1))
+    assert middle[0] > 2 * middle[2]
+
+
+def test_a_two_faced_mesh_looks_the_same_from_behind(duck: Any) -> None:
+    pictures = views(two_faced(duck))
+    front, back = pictures[0], pictures[list(AZIMUTHS).index(180.0)]
+    assert np.abs(front - back[:, ::-1]).mean() < 0.02
+    true = views(duck)
+    assert np.abs(true[0] - true[list(AZIMUTHS).index(180.0)][:, ::-1]).mean() > 0.03
+
+
+def test_uncoloured_meshes_are_grey(duck: Any) -> None:
+    picture = views(uncoloured(duck))[4]
+    seen = picture[picture[..., 3] > 0.99][:, :3]
+    assert np.ptp(seen, axis=1).max() < 0.01
+
+
+def test_the_summary_counts_faces_apart() -> None:
+    row = {"kind": "duck", "face": True, "janus": True, "iou": 0.5, "chamfer": 0.1, "colour_error": 4.0, "seconds": 60}
+    row |= {"r_precision_textured": 1.0, "r_precision_textureless": 0.5}
+    other = {**row, "kind": "car", "face": False, "janus": False, "iou": 0.7}
+    third = {**row, "janus": False}
+    result = summary([row, other, third])
+    assert result["janus_rate"] == 0.5
+    assert result["janus_rate_without_face"] == 0.0
+    assert result["iou_by_kind"] == {"car": 0.7, "duck": 0.5}
+    assert result["iou_mean"] == pytest.approx(0.5667)
+    assert "50.0%" in table({"plain": result})
