@@ -34,7 +34,7 @@ VIEW_CAMERAS = {"front": (0.0, 12.0), "side": (90.0, 12.0), "back": (180.0, 12.0
 class Sampler:
     """DDIM samples of a Stable Diffusion folder, with or without the camera."""
 
-    def __init__(self, folder: Path, steps: int = 25, guidance_scale: float = 4.0) -> None:
+    def __init__(self, folder: Path, steps: int = 25, guidance_scale: float = 3.0) -> None:
         self.pipeline: Any = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
         self.pipeline.set_progress_bar_config(disable=True)
         self.projection = CameraProjection.from_pretrained(folder / SUBFOLDER)
@@ -118,15 +118,16 @@ def score(images: Tensor, asked: list[Question], judge: Judge) -> dict[str, Any]
     return result
 
 
-def evaluate(folder: Path, judge_file: Path, sheet: Path | None, colours: int) -> dict[str, Any]:
+def evaluate(folder: Path, judge_file: Path, sheet: Path | None, colours: int, scale: float) -> dict[str, Any]:
     """See the module."""
-    sampler = Sampler(folder)
+    sampler = Sampler(folder, guidance_scale=scale)
     judge, skill = kept_judge(judge_file)
     asked = questions(colours)
     prompts = [caption(q.look, VIEWS[q.view]) for q in asked]
     angles = np.array([VIEW_CAMERAS[VIEWS[q.view]] for q in asked])
     features = camera_features(orbit_cameras(angles[:, 0], angles[:, 1], 3.0, 40.0))
     report: dict[str, Any] = {"vae_psnr_db": reconstruction(sampler), "judge_accuracy": skill, "samples": len(asked)}
+    report["guidance_scale"] = scale
     made = {"words": sampler.words(prompts), "camera": sampler.camera(prompts, features)}
     report |= {name: score(images, asked, judge) for name, images in made.items()}
     if sheet:
@@ -152,8 +153,11 @@ def main() -> None:
     parser.add_argument("--sheet", type=Path)
     parser.add_argument("--judge", type=Path, default=Path("out/judge.pt"), help="trained and kept there if missing")
     parser.add_argument("--colours", type=int, default=3, help="colours per kind and view")
+    parser.add_argument("--scale", type=float, default=3.0, help="guidance scale of the samples")
     arguments = parser.parse_args()
-    report = json.dumps(evaluate(arguments.folder, arguments.judge, arguments.sheet, arguments.colours), indent=2)
+    report = json.dumps(
+        evaluate(arguments.folder, arguments.judge, arguments.sheet, arguments.colours, arguments.scale), indent=2
+    )
     print(report)
     if arguments.out:
         arguments.out.write_text(report + "\n")
