@@ -173,7 +173,7 @@ def _draw_chunk(start: int, end: int, seed: int, size: int, front_share: float, 
         features[index] = camera_features(camera)[0]
         angles[:, index] = camera.azimuth[0], camera.elevation[0]
         labels[:, index] = labels_of(look, view_of(*angles[:, index]))
-    return Pictures(rgb, alpha, features, *labels, *angles)
+    return Pictures(rgb, alpha, features, *labels, azimuth=angles[0], elevation=angles[1])
 
 
 def _to_srgb(linear: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -33,28 +33,16 @@ class Verdict:
     view: Tensor
 
 
-class Refined(nn.Module):
-    """Half the size, more channels, and one residual convolution."""
-
-    def __init__(self, narrow: int, wide: int) -> None:
-        super().__init__()
-        self.down = nn.Sequential(nn.Conv2d(narrow, wide, 3, 2, 1), nn.GroupNorm(8, wide), nn.ReLU())
-        self.more = nn.Sequential(nn.Conv2d(wide, wide, 3, 1, 1), nn.GroupNorm(8, wide), nn.ReLU())
-
-    def forward(self, features: Tensor) -> Tensor:
-        """[B, narrow, S, S] to [B, wide, S/2, S/2]."""
-        halved = self.down(features)
-        return halved + self.more(halved)
-
-
 class Judge(nn.Module):
     """Images [B, 3, 64, 64] in [−1, 1] to logits of kind, colour and view."""
 
     def __init__(self) -> None:
         super().__init__()
-        stem = nn.Sequential(nn.Conv2d(3, 32, 5, 2, 2), nn.GroupNorm(8, 32), nn.ReLU())
-        blocks = [Refined(a, b) for a, b in itertools.pairwise((32, 64, 128, 192))]
-        self.trunk = nn.Sequential(stem, *blocks, nn.Flatten(), nn.Linear(192 * 16, 256), nn.ReLU(), nn.Dropout(0.2))
+        blocks = [
+            nn.Sequential(nn.Conv2d(a, b, 3, 2, 1), nn.GroupNorm(8, b), nn.ReLU())
+            for a, b in itertools.pairwise((3, 32, 64, 128, 192))
+        ]
+        self.trunk = nn.Sequential(*blocks, nn.Flatten(), nn.Linear(192 * 16, 256), nn.ReLU(), nn.Dropout(0.1))
         self.heads = nn.ModuleList(nn.Linear(256, n) for n in (len(KIND_NAMES), len(COLOUR_NAMES), len(VIEWS)))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -71,7 +59,7 @@ class Judge(nn.Module):
 
 
 def train_judge(
-    device: torch.device, pictures: int = 30_000, steps: int = 4_000, seed: int = SEED, workers: int = 2
+    device: torch.device, pictures: int = 40_000, steps: int = 10_000, seed: int = SEED, workers: int = 2
 ) -> tuple[Judge, dict[str, float]]:
     """Train on pictures of seed ``seed``; returns the judge and its accuracy on 1 000 pictures of another seed."""
     torch.manual_seed(seed)
@@ -82,7 +70,7 @@ def train_judge(
     optimizer = torch.optim.AdamW(judge.parameters(), 2e-3, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
     for _ in range(steps):
-        images, _, pick = batches.draw(48)
+        images, _, pick = batches.draw(64)
         kind, colour, view = judge(_roughened(images, batches))
         loss = (
             F.cross_entropy(kind, batches.labels["kind"][pick])

@@ -11,10 +11,12 @@ import argparse
 import json
 import multiprocessing
 import os
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+from backend.errors import DivergedError
 from backend.threads import prepare_environment
 
 from .subjects import LOOKS, VARIANTS, Asset, has_face
@@ -63,7 +65,11 @@ def run(arguments: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
             waiting[future] = asset, folder
         for future in as_completed(waiting):
             asset, folder = waiting[future]
-            row = judged(asset, folder, future.result(), judge)
+            try:
+                row = judged(asset, folder, future.result(), judge)
+            except DivergedError as error:  # counted in the report, and tried again by the next run
+                print(f"{asset.variant:20} {asset.prompt:42} seed {asset.seed}: {error}", flush=True)
+                continue
             rows[asset.variant].append(row)
             print(
                 f"{asset.variant:20} {asset.prompt:42} seed {asset.seed}: {'JANUS' if row['janus'] else 'one face':8} "
@@ -127,7 +133,8 @@ def main() -> None:
     checks = controls(judge)
     print(json.dumps({"judge": skill, "controls": checks}, indent=2), flush=True)
     rows = run(arguments)
-    variants = {name: summary(found) for name, found in rows.items() if found}
+    asked = Counter(asset.variant for asset in chosen(arguments))
+    variants = {name: {**summary(found), "failed": asked[name] - len(found)} for name, found in rows.items() if found}
     print(table(variants))
     result = {"judge": skill, "controls": checks, "variants": variants, "settings": arguments.set}
     (arguments.out / "janus.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
