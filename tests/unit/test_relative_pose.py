@@ -32,7 +32,9 @@ def camera(azimuth: float, elevation: float = 0.0, distance: float = 2.0, view: 
     return orbit_cameras(azimuth, elevation, distance, view)
 
 
-def pose(view: CameraBatch, reference: CameraBatch, kind: str = "zero-1-to-3", extent: float = 0.5) -> NDArray:
+def pose(
+    view: CameraBatch, reference: CameraBatch, kind: str = "zero-1-to-3", extent: float = 0.5
+) -> NDArray[np.float32]:
     return relative_poses(view, reference, kind, extent)[0, 0]  # type: ignore[arg-type]
 
 
