@@ -97,6 +97,40 @@ class GuidanceSettings:
 
 
 @dataclass(frozen=True)
+class ViewGuidanceSettings:
+    """What a diffusion model that knows pictures is asked (Zero-1-to-3), and how hard."""
+
+    guidance_scale: float = bounded(3.0, 0.0, 100.0)
+    """Classifier-free guidance scale s in ε_∅ + s·(ε(picture, pose) − ε_∅). Zero-1-to-3 and its kin want 3 to 5."""
+    timestep_range: Range = bounded((0.4, 0.85), 0.0, 1.0)
+    """Share of the noise schedule that timesteps are drawn from at the start."""
+    timestep_end: Range = bounded((0.2, 0.5), 0.0, 1.0)
+    """The same at the end of the run."""
+    timestep_anneal: Literal["none", "linear", "sqrt"] = "sqrt"
+    """How the range moves from start to end (sqrt is HiFA's)."""
+    weighting: Literal["sds", "uniform", "fantasia3d"] = "sds"
+    """w(t): 1 − ᾱ, 1, or √ᾱ·(1 − ᾱ)."""
+    distillation: Literal["sds", "sdi", "ism"] = "sds"
+    """Where a step's noise comes from: drawn (SDS), or found by inverting the picture (SDI, ISM), which costs more."""
+    inversion_steps: int = bounded(10, 1, 1000)
+    """Steps of an inversion."""
+    pose: Literal["auto", "zero-1-to-3", "stable-zero123"] = "auto"
+    """What the fourth number of a relative pose is: the change of distance (Zero-1-to-3), or the picture's own polar
+    angle (Stable Zero123); auto goes by the folder's name."""
+    object_extent: float = bounded(0.75, 0.05, 1.0)
+    """Half of the object's largest side, in radii of its ball: by it, distances become the model's own, which was
+    trained on objects whose largest side is 1."""
+    references: Literal["nearby", "nearest"] = "nearby"
+    """Which of several pictures a view goes by: the nearby ones, weighted by the inverse of their angle from it, or the
+    nearest alone, which costs less."""
+    near_views: Literal["full", "angle"] = "full"
+    """How much a view near a picture counts, which the picture itself shows already: as much as any other, or in
+    proportion to its angle from the nearest picture."""
+    prompt_weight: float = bounded(0.025, 0.0, 1000.0)
+    """Weight of a prompt's gradient beside the pictures', which have weight 1 (Magic123: 1 to 40)."""
+
+
+@dataclass(frozen=True)
 class OptimizeSettings:
     """The field, the renderer and the loop."""
 

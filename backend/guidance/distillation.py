@@ -10,10 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..request import GuidanceSettings
+from ..request import GuidanceSettings, ViewGuidanceSettings
 from .inversion import Predict, ism_noise, sdi_noise
 
 PredictionType = Literal["epsilon", "v_prediction", "sample"]
+Weighting = Literal["sds", "uniform", "fantasia3d"]
+DistillationSettings = GuidanceSettings | ViewGuidanceSettings
+"""Their timesteps, weights and distillation are alike."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class NoiseSchedule:
             return signal * prediction + spread * noisy
         return (noisy - signal * prediction) / spread.clamp_min(1e-4)
 
-    def weight(self, timesteps: Tensor, weighting: Literal["sds", "uniform", "fantasia3d"]) -> Tensor:
+    def weight(self, timesteps: Tensor, weighting: Weighting) -> Tensor:
         """w(t) [B]: 1 − ᾱ (DreamFusion), 1, or √ᾱ·(1 − ᾱ) (Fantasia3D)."""
         alpha = self.alphas_cumprod[timesteps]
         if weighting == "uniform":
@@ -64,7 +67,7 @@ class NoiseSchedule:
         return (1.0 - alpha) * (alpha.sqrt() if weighting == "fantasia3d" else 1.0)
 
 
-def timestep_shares(settings: GuidanceSettings, progress: float) -> tuple[float, float]:
+def timestep_shares(settings: DistillationSettings, progress: float) -> tuple[float, float]:
     """Lowest and highest share of the noise schedule at ``progress`` in [0, 1].
 
     Both ends move from ``timestep_range`` to ``timestep_end``: not at all, in proportion to the progress, or to its
@@ -101,7 +104,7 @@ def score_gradient(
     latents: Tensor,
     predict: Predict,
     schedule: NoiseSchedule,
-    settings: GuidanceSettings,
+    settings: DistillationSettings,
     progress: float,
     generator: torch.Generator,
     invert: Predict | None = None,

@@ -20,8 +20,18 @@ BUILT_IN_FOLDER = Path(__file__).parent.parent / "toybox" / "weights"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _WEIGHTS = re.compile(r"(?:diffusion_pytorch_model|model)(?:\.([A-Za-z]\w*))?(?:-\d+-of-\d+)?\.safetensors")
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
-_CONFIG_FILES = ("model_index.json", "vocabulary.json", "camera_projection/*", "scheduler/*.json", "tokenizer/*")
-_NETWORKS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
+_CONFIG_FILES = (
+    *("model_index.json", "vocabulary.json", "camera_projection/*", "scheduler/*.json", "tokenizer/*"),
+    "feature_extractor/*.json",
+)
+_NETWORKS = {
+    "unet": "diffusion_pytorch_model",
+    "vae": "diffusion_pytorch_model",
+    "text_encoder": "model",
+    "image_encoder": "model",
+    "clip_camera_projection": "diffusion_pytorch_model",
+    "cc_projection": "diffusion_pytorch_model",
+}
 
 
 @dataclass(frozen=True)
@@ -109,9 +119,12 @@ def _read_index(folder: Path) -> ModelFolder:
     classes: dict[str, str] = {}
     for name, entry in index.items():
         # A part is written as [library, class]; an empty one as [null, null].
-        if isinstance(entry, list) and len(cast("list[Any]", entry)) == 2 and isinstance(entry[1], str):
+        is_pair = isinstance(entry, list) and len(cast("list[Any]", entry)) == 2
+        if is_pair and isinstance(entry[1], str) and not name.startswith("_"):
             classes[name] = entry[1]
-    return ModelFolder(folder, str(index.get("_class_name", "model without a name")), classes)
+    family: Any = index.get("_class_name", "model without a name")
+    # A pipeline whose code is beside its weights is written as [module, class].
+    return ModelFolder(folder, str(family[-1] if isinstance(family, list) and family else family), classes)
 
 
 def _check_safetensors(path: Path) -> None:

@@ -5,35 +5,32 @@ Everything is read from a folder in the layout of diffusers; nothing here depend
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel  # pyright: ignore[reportPrivateImportUsage]
-from diffusers.utils import logging as diffusers_logging
+from diffusers import AutoencoderKL, UNet2DConditionModel  # pyright: ignore[reportPrivateImportUsage]
 from torch import Tensor
-from torch.nn import functional
 from transformers import CLIPTextModel, CLIPTokenizer
-from transformers.utils import logging as transformers_logging
 
 from ..errors import ModelError, RequestError
 from ..request import GuidanceSettings
 from .camera_projection import SUBFOLDER as CAMERA_SUBFOLDER
 from .camera_projection import CameraProjection, camera_features
 from .conditioning import Condition, build_condition, guided_noise, inversion_noise
-from .distillation import DIAGNOSTICS, NoiseSchedule, score_gradient, sds_loss
+from .distillation import NoiseSchedule, score_gradient
 from .interface import GuidanceResult
-from .model_folder import ModelFolder, check_part, weights_variant
+from .latents import encode, image_size, judged, resized
+from .loading import check_scheduler, check_unet, load_network, load_schedule, loaded, quiet
+from .model_folder import ModelFolder, check_part
 from .view_prompts import TextEmbeddings, view_prompts
 from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from ..cameras import CameraBatch
 
-_PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+_HINT = "Choose a Stable Diffusion 1.x or 2.x model."
 
 
 @dataclass(frozen=True)
@@ -59,12 +56,8 @@ class StableDiffusionGuidance:
         if settings.perp_neg == "auto" and networks.camera is not None:
             settings = dataclasses.replace(settings, perp_neg="off")
         self.networks, self.text, self.settings = networks, text, settings
-        unet, vae = networks.unet, networks.vae
-        self.dtype, self.device = unet.dtype, unet.device
-        side = unet.config.sample_size
-        factor = 2 ** (len(vae.config.block_out_channels) - 1)
-        height, width = side if isinstance(side, (tuple, list)) else (side, side)
-        self.image_size = (int(height) * factor, int(width) * factor)
+        self.dtype, self.device = networks.unet.dtype, networks.unet.device
+        self.image_size = image_size(networks.unet, networks.vae)
         """Height and width of the images the model was trained on."""
 
     def encode(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -72,13 +65,7 @@ class StableDiffusionGuidance:
 
         One sample of the encoder's distribution, drawn with ``generator``, as the model saw them in training.
         """
-        images = resized(images, self.image_size)
-        vae = self.networks.vae
-        posterior = vae.encode((2.0 * images - 1.0).to(self.dtype)).latent_dist
-        mean, spread = posterior.mean.float(), posterior.std.float()
-        noise = torch.randn(mean.shape, generator=generator, device=generator.device).to(mean.device)
-        shift = getattr(vae.config, "shift_factor", None) or 0.0
-        return (mean + spread * noise - shift) * vae.config.scaling_factor
+        return encode(self.networks.vae, resized(images, self.image_size), generator)
 
     def condition(self, cameras: CameraBatch) -> Condition:
         """What the network is asked about views from ``cameras``."""
@@ -115,19 +102,7 @@ class StableDiffusionGuidance:
 
             schedule = self.networks.schedule
             score = score_gradient(latents, predict, schedule, self.settings, progress, generator, invert)
-        loss = sds_loss(latents, score.gradient)
-        (gradient,) = torch.autograd.grad(loss, images)
-        numbers = torch.cat([loss.detach().view(1), score.diagnostics]).tolist()
-        diagnostics = dict(zip(DIAGNOSTICS, numbers[1:], strict=True))
-        return GuidanceResult(gradient, numbers[0], {**diagnostics, "evaluations": float(len(condition.tokens))})
-
-
-def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """``images`` [B, C, H, W] at ``size``, bilinear; antialiased where that makes them smaller."""
-    if images.shape[-2:] == size:
-        return images
-    smaller = images.shape[-2] > size[0] or images.shape[-1] > size[1]
-    return functional.interpolate(images, size, mode="bilinear", align_corners=False, antialias=smaller)
+        return judged(images, latents, score, len(condition.tokens))
 
 
 def load(
@@ -144,7 +119,7 @@ def load(
         vocabulary.check(negative_prompt)
     _check_parts(folder)
     dtype = torch.float16 if device.type == "cuda" else torch.float32
-    with _quiet():
+    with quiet():
         text = encode_texts(folder, prompt, negative_prompt, device)
         networks = _load_networks(folder, settings.camera_conditioning, device, dtype)
     _check_fit(folder, networks, text)
@@ -158,8 +133,8 @@ def encode_texts(folder: ModelFolder, prompt: str, negative_prompt: str, device:
     Raises RequestError if a prompt does not fit: its view words stand at the end and would be lost.
     """
     path = folder.path / "tokenizer"
-    tokenizer: Any = _loaded(folder, "tokenizer", lambda: CLIPTokenizer.from_pretrained(path, local_files_only=True))
-    encoder = _load_network(folder, "text_encoder", CLIPTextModel, {"dtype": torch.float32}).to(device)
+    tokenizer: Any = loaded(folder, "tokenizer", lambda: CLIPTokenizer.from_pretrained(path, local_files_only=True))
+    encoder = load_network(folder, "text_encoder", CLIPTextModel, {"dtype": torch.float32}).to(device)
     if len(tokenizer) > encoder.config.vocab_size:
         raise ModelError(f"The tokenizer of {folder.path} does not fit its text encoder.", "Copy the model anew.")
     length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
@@ -185,74 +160,24 @@ def _check_parts(folder: ModelFolder) -> None:
     check_part(folder, "text_encoder", ("CLIPTextModel",))
     check_part(folder, "unet", ("UNet2DConditionModel",))
     check_part(folder, "vae", ("AutoencoderKL",))
-    scheduler = folder.classes.get("scheduler", "")
-    if "FlowMatch" in scheduler:
-        raise ModelError(f"{folder.path} is a flow-matching model.", "Choose a Stable Diffusion 1.x or 2.x model.")
-    check_part(folder, "scheduler", (scheduler,))
+    check_scheduler(folder, _HINT)
 
 
 def _load_networks(folder: ModelFolder, with_camera: bool, device: torch.device, dtype: torch.dtype) -> Networks:
     options = {"torch_dtype": dtype}
-    unet = _load_network(folder, "unet", UNet2DConditionModel, options).to(device)
-    vae = _load_network(folder, "vae", AutoencoderKL, options).to(device)
+    unet = load_network(folder, "unet", UNet2DConditionModel, options).to(device)
+    vae = load_network(folder, "vae", AutoencoderKL, options).to(device)
     camera = None
     if with_camera and (folder.path / CAMERA_SUBFOLDER).is_dir():
         camera = CameraProjection.from_pretrained(folder.path / CAMERA_SUBFOLDER)
         camera = camera.to(device=device, dtype=dtype).eval().requires_grad_(False)
-    return Networks(vae, unet, _load_schedule(folder, device), camera)
-
-
-def _load_network(folder: ModelFolder, part: str, kind: Any, options: dict[str, Any]) -> Any:
-    """A frozen network from its safetensors weights; ModelError if one is missing (libraries invent random ones)."""
-    variant = weights_variant(folder, part)
-
-    def read() -> Any:
-        return kind.from_pretrained(
-            folder.path / part,
-            use_safetensors=True,
-            local_files_only=True,
-            variant=variant,
-            output_loading_info=True,
-            **options,
-        )
-
-    network, info = _loaded(folder, part, read)
-    missing = sorted(str(key) for key in info["missing_keys"])
-    if missing:
-        raise ModelError(
-            f"The {part} of {folder.path} lacks {len(missing)} of its weights ({missing[0]}, …).",
-            "Copy the model anew.",
-        )
-    return network.eval().requires_grad_(False)
-
-
-def _load_schedule(folder: ModelFolder, device: torch.device) -> NoiseSchedule:
-    # Whatever sampler the folder names, its noise schedule is fixed by the same entries (betas) of its config.
-    scheduler: Any = _loaded(folder, "scheduler", lambda: DDPMScheduler.from_pretrained(folder.path / "scheduler"))
-    kind = scheduler.config.prediction_type
-    if kind not in _PREDICTION_TYPES:
-        raise ModelError(f"The model in {folder.path} predicts {kind!r}.", f"Known are {', '.join(_PREDICTION_TYPES)}.")
-    return NoiseSchedule(scheduler.alphas_cumprod.to(device, torch.float32), kind)
-
-
-def _loaded(folder: ModelFolder, part: str, read: Callable[[], Any]) -> Any:
-    # The libraries' errors share no base class (the tokenizers' Rust core raises bare Exception), hence the wide net.
-    try:
-        return read()
-    except Exception as error:
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise ModelError(f"The {part} of {folder.path} cannot be loaded ({reason}).", "Copy the model anew.") from error
+    return Networks(vae, unet, load_schedule(folder, device), camera)
 
 
 def _check_fit(folder: ModelFolder, networks: Networks, text: TextEmbeddings) -> None:
     """Check that the parts belong together, and that the UNet wants nothing that this family does not give."""
     unet, vae = networks.unet.config, networks.vae.config
-    asks = [name for name in ("addition_embed_type", "class_embed_type", "encoder_hid_dim_type") if unet.get(name)]
-    if asks:
-        raise ModelError(
-            f"The unet of {folder.path} wants {asks[0]} ({unet[asks[0]]}).",
-            "Choose a Stable Diffusion 1.x or 2.x model.",
-        )
+    check_unet(folder, networks.unet, _HINT)
     if unet.in_channels != vae.latent_channels or unet.out_channels != vae.latent_channels:
         raise ModelError(
             f"The unet of {folder.path} takes {unet.in_channels} channels, its vae makes {vae.latent_channels}.",
@@ -267,21 +192,3 @@ def _check_fit(folder: ModelFolder, networks: Networks, text: TextEmbeddings) ->
         raise ModelError(
             f"The camera projection of {folder.path} does not fit its text encoder.", "Copy the model anew."
         )
-
-
-@contextlib.contextmanager
-def _quiet() -> Generator[None]:
-    """Without the libraries' progress bars and warnings: what matters of them becomes an error here."""
-    states: list[tuple[Any, int, bool]] = []
-    for library in (diffusers_logging, transformers_logging):
-        module: Any = library
-        states.append((module, module.get_verbosity(), module.is_progress_bar_enabled()))
-        module.set_verbosity(50)
-        module.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for module, verbosity, bar in states:
-            module.set_verbosity(verbosity)
-            if bar:
-                module.enable_progress_bar()

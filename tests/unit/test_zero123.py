@@ -1,0 +1,457 @@
+"""The Zero-1-to-3 family, end to end from a folder on disk: a tiny model with random weights, on the CPU."""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from backend.cameras import CameraBatch, orbit_cameras
+from backend.errors import ModelError, RequestError
+from backend.guidance import GuidanceResult, ReferencePicture, load_guidance, load_view_guidance
+from backend.guidance.zero123 import Zero123Guidance
+from backend.request import GuidanceSettings, ViewGuidanceSettings
+from backend.settings import check
+from tests.unit.tiny_model import edit
+from tests.unit.tiny_zero123 import (
+    CLIP_SIDE,
+    CPU,
+    LATENT_SIDE,
+    WIDTH,
+    CCProjection,
+    CLIPCameraProjection,
+    cameras,
+    diffusers,
+    load,
+    picture,
+    transformers,
+    write_folder,
+)
+
+FULL = ViewGuidanceSettings(guidance_scale=4.0, timestep_range=(0.02, 0.98), timestep_anneal="none")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks this small are slower on two threads, much slower on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder; not to be changed."""
+    return write_folder(tmp_path_factory.mktemp("models") / "tiny-zero123")
+
+
+@pytest.fixture(scope="module")
+def tiny(written: Path) -> Any:
+    """The model with default settings, shown one picture from the front."""
+    return load(written)
+
+
+@pytest.fixture
+def folder(written: Path, tmp_path: Path) -> Path:
+    """A copy of the folder, to be changed."""
+    return Path(shutil.copytree(written, tmp_path / "model"))
+
+
+def pictures_of(views: int, side: int = 16) -> Tensor:
+    return torch.rand(views, 3, side, side, generator=torch.Generator().manual_seed(5))
+
+
+def judge(guidance: Any, where: CameraBatch, seed: int = 0, side: int = 16, progress: float = 0.2) -> GuidanceResult:
+    return guidance.gradient(pictures_of(len(where), side), where, progress, torch.Generator().manual_seed(seed))
+
+
+class Plain:
+    """The folder's own parts, read and called as any user of diffusers and transformers would."""
+
+    def __init__(self, folder: Path, part: str = "clip_camera_projection", kind: Any = CLIPCameraProjection) -> None:
+        self.unet = diffusers.UNet2DConditionModel.from_pretrained(folder / "unet")
+        self.vae = diffusers.AutoencoderKL.from_pretrained(folder / "vae")
+        self.encoder = transformers.CLIPVisionModelWithProjection.from_pretrained(folder / "image_encoder")
+        self.scheduler = diffusers.DDIMScheduler.from_pretrained(folder / "scheduler")
+        if kind is CCProjection:  # its config has no sizes; the published ones are its defaults
+            self.projection = kind(WIDTH + 4, WIDTH)
+            self.projection.load_state_dict(load_file(folder / part / "diffusion_pytorch_model.safetensors"))
+        else:
+            self.projection = kind.from_pretrained(folder / part)
+
+    def shown(self, reference: ReferencePicture, where: CameraBatch) -> tuple[Tensor, Tensor]:
+        """Token [1, 1, D] and latent [1, 4, h, w] of a picture for one view, at the same distance from it."""
+        image = reference.image[None]
+        seen = torch.nn.functional.interpolate(image, (CLIP_SIDE, CLIP_SIDE), mode="bicubic", align_corners=True)
+        mean, std = (
+            torch.tensor([0.48145466, 0.4578275, 0.40821073]),
+            torch.tensor([0.26862954, 0.26130258, 0.27577711]),
+        )
+        embedding = self.encoder((seen - mean.view(3, 1, 1)) / std.view(3, 1, 1)).image_embeds
+        turn = math.radians(float(where.azimuth[0]) - float(reference.camera.azimuth[0]))
+        rise = math.radians(float(reference.camera.elevation[0]) - float(where.elevation[0]))
+        told = torch.cat([embedding, torch.tensor([[rise, math.sin(turn), math.cos(turn), 0.0]])], dim=-1)
+        return self.projection(told)[:, None], self.vae.encode(2 * image - 1).latent_dist.mode()
+
+    def noise(self, noisy: Tensor, timestep: int, token: Tensor, latent: Tensor, scale: float) -> Tensor:
+        """Guided noise, the two branches one after the other."""
+        told = self.unet(torch.cat([noisy, latent], 1), timestep, token).sample
+        blind = self.unet(torch.cat([noisy, torch.zeros_like(latent)], 1), timestep, torch.zeros_like(token)).sample
+        return blind + scale * (told - blind)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layout", ["clip_camera_projection", "cc_projection"])
+def test_a_denoising_step_is_that_of_the_folders_own_parts(tmp_path: Path, written: Path, layout: Any):
+    folder = written if layout == "clip_camera_projection" else write_folder(tmp_path / "other", layout)
+    kind = {"clip_camera_projection": CLIPCameraProjection, "cc_projection": CCProjection}[layout]
+    guidance, plain, where = load(folder), Plain(folder, layout, kind), cameras(130.0, elevation=-15.0)
+    noisy = torch.randn(1, 4, LATENT_SIDE, LATENT_SIDE, generator=torch.Generator().manual_seed(3))
+    plain.scheduler.set_timesteps(20)
+    for timestep in (901, 401):
+        found = guidance.guided_noise(noisy, torch.tensor([timestep]), guidance.condition(where), 3.0)
+        expected = plain.noise(noisy, timestep, *plain.shown(picture(), where), 3.0)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+        steps = [plain.scheduler.step(noise, timestep, noisy).prev_sample for noise in (found, expected)]
+        torch.testing.assert_close(*steps, rtol=1e-4, atol=1e-4)
+
+
+def test_the_gradient_is_that_of_the_latents_through_the_encoder(written: Path):
+    """Against the folder's own parts in straight autograd: encode, add noise, guide, weigh, go back."""
+    where = cameras(0.0, 150.0)
+    result = judge(load(written, FULL), where)
+    plain = Plain(written)
+    images = pictures_of(2).requires_grad_(True)
+    draws = torch.Generator().manual_seed(0)
+    latents = plain.vae.encode(2 * images - 1).latent_dist.sample(draws) * 0.5
+    timesteps = torch.randint(20, 981, (2,), generator=draws)
+    noise = torch.randn(latents.shape, generator=draws)
+    with torch.no_grad():
+        noisy = plain.scheduler.add_noise(latents, noise, timesteps)
+        guided = torch.cat([
+            plain.noise(noisy[i : i + 1], int(timesteps[i]), *plain.shown(picture(), where[i : i + 1]), 4.0)
+            for i in range(2)
+        ])  # fmt: skip
+        weight = 1 - plain.scheduler.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+    (expected,) = torch.autograd.grad((weight * (guided - noise) * latents).sum() / 2, images)
+    torch.testing.assert_close(result.gradient, expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("side", [16, 8, 40])
+def test_gradient_of_a_batch(tiny: Any, side: int):
+    result = judge(tiny, cameras(30.0, -170.0), side=side)
+    assert result.gradient.shape == (2, 3, side, side)
+    assert result.gradient.dtype == torch.float32
+    assert torch.isfinite(result.gradient).all()
+    assert all(float(g.abs().max()) > 0 for g in result.gradient)
+    assert result.loss > 0
+    assert result.diagnostics["evaluations"] == 4
+    assert 200 <= result.diagnostics["timestep"] <= 850
+    assert result.diagnostics["nonfinite"] == 0
+
+
+def test_the_two_branches_of_classifier_free_guidance(written: Path):
+    """One call: first every view without the picture (zeros for both of its forms), then every view with it."""
+    guidance = load(written)
+    plain, where = Plain(written), cameras(40.0, 90.0)
+    calls: list[tuple[Tensor, ...]] = []
+    handle = guidance.networks.unet.register_forward_pre_hook(lambda _, arguments: calls.append(arguments))
+    noisy, timesteps = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(3)), torch.tensor([100, 900])
+    with torch.no_grad():
+        blind = guidance.guided_noise(noisy, timesteps, guidance.condition(where), 0.0)
+        told = guidance.guided_noise(noisy, timesteps, guidance.condition(where), 1.0)
+        double = guidance.guided_noise(noisy, timesteps, guidance.condition(where), 2.0)
+    handle.remove()
+    inputs, times, tokens = calls[1]
+    assert inputs.shape == (4, 8, 8, 8)
+    torch.testing.assert_close(inputs[:, :4], noisy.repeat(2, 1, 1, 1))
+    assert times.tolist() == [100, 900, 100, 900]
+    assert not inputs[:2, 4:].any()
+    assert not tokens[:2].any()
+    for i in range(2):
+        token, latent = plain.shown(picture(), where[i : i + 1])
+        torch.testing.assert_close(tokens[2 + i], token[0], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(inputs[2 + i, 4:], latent[0], rtol=1e-4, atol=1e-5)
+    assert len(calls[0][0]) == 2  # a scale of 0 does not ask about the picture
+    torch.testing.assert_close(double, 2 * told - blind, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(told, blind, atol=1e-3)
+
+
+def test_picture_pose_and_seed_all_matter(written: Path, tiny: Any):
+    where = cameras(30.0)
+    base = judge(tiny, where)
+    assert torch.equal(base.gradient, judge(load(written), where).gradient)
+    for other in (
+        judge(tiny, where, seed=1),
+        judge(tiny, cameras(-30.0)),
+        judge(tiny, cameras(30.0, elevation=40.0)),
+        judge(tiny, cameras(30.0, distance=4.0)),
+        judge(load(written, references=[picture(seed=2)]), where),
+        judge(load(written, references=[picture(10.0)]), where),
+    ):
+        assert not torch.allclose(base.gradient, other.gradient, rtol=1e-3)
+
+
+def test_global_chance_is_untouched(tiny: Any):
+    state = torch.random.get_rng_state()
+    judge(tiny, cameras(30.0))
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_the_image_encoder_is_freed_and_the_networks_are_frozen(written: Path):
+    guidance = load(written)
+    gc.collect()
+    kind = transformers.CLIPVisionModelWithProjection
+    assert not any(type(each) is kind for each in gc.get_objects())
+    networks = guidance.networks
+    parts = (networks.unet, networks.vae, networks.projection)
+    assert not any(parameter.requires_grad for part in parts for parameter in part.parameters())
+    assert not guidance.references.embeddings.requires_grad
+
+
+def test_stable_zero123_is_told_by_its_folders_name(written: Path, tmp_path: Path):
+    where = cameras(30.0, elevation=10.0)
+    stable = Path(shutil.copytree(written, tmp_path / "stable-zero123-diffusers"))
+    cached = tmp_path / "models--someone--stable-zero123" / "snapshots" / "0f3a"
+    shutil.copytree(written, cached)
+    assert load(written).networks.pose == "zero-1-to-3"
+    assert load(stable).networks.pose == load(cached).networks.pose == "stable-zero123"
+    asked = load(written, ViewGuidanceSettings(pose="stable-zero123"))
+    assert torch.equal(judge(load(stable), where).gradient, judge(asked, where).gradient)
+    assert not torch.allclose(judge(load(stable), where).gradient, judge(load(written), where).gradient)
+    assert load(stable, ViewGuidanceSettings(pose="zero-1-to-3")).networks.pose == "zero-1-to-3"
+
+
+@torch.no_grad()
+def test_several_references(written: Path):
+    """A view goes by the pictures near it, each with its own pose; one of a tenth of the weight is not asked."""
+    front, back = picture(0.0, seed=1), picture(180.0, seed=2)
+    both, noisy = load(written, references=[front, back]), torch.ones(1, 4, 8, 8)
+    alone = [load(written, references=[each]) for each in (front, back)]
+    time = torch.tensor([500])
+
+    def noise(guidance: Any, where: CameraBatch) -> Tensor:
+        return guidance.guided_noise(noisy, time, guidance.condition(where), 3.0)
+
+    for azimuth, own in ((0.0, 0), (180.0, 1)):
+        where = cameras(azimuth, elevation=20.0)
+        assert len(both.condition(where).tokens) == 1
+        torch.testing.assert_close(noise(both, where), noise(alone[own], where), rtol=1e-4, atol=1e-4)
+    side = cameras(90.0, elevation=20.0)
+    mean = (noise(alone[0], side) + noise(alone[1], side)) / 2
+    torch.testing.assert_close(noise(both, side), mean, rtol=1e-4, atol=1e-4)
+    nearest = load(written, ViewGuidanceSettings(references="nearest"), [front, back])
+    near = cameras(80.0, elevation=20.0)
+    torch.testing.assert_close(noise(nearest, near), noise(alone[0], near), rtol=1e-4, atol=1e-4)
+    heavy = load(written, references=[replace(front, weight=3.0), back])
+    torch.testing.assert_close(heavy.condition(side).shares, torch.tensor([[0.75, 0.25]]))
+
+
+@torch.no_grad()
+def test_a_batch_equals_its_views(written: Path):
+    guidance = load(written, references=[picture(0.0, seed=1), picture(120.0, seed=2), picture(-100.0, seed=3)])
+    where, time = cameras(10.0, 60.0, -170.0), torch.tensor([100, 500, 900])
+    noisy = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(3))
+    together = guidance.guided_noise(noisy, time, guidance.condition(where), 3.0)
+    for i in range(3):
+        one = slice(i, i + 1)
+        alone = guidance.guided_noise(noisy[one], time[one], guidance.condition(where[one]), 3.0)
+        torch.testing.assert_close(together[one], alone, rtol=1e-3, atol=1e-4)
+
+
+def test_views_near_a_picture_may_count_less(written: Path):
+    settings = replace(FULL, near_views="angle")
+    where = cameras(0.0, 90.0, elevation=20.0)
+    full, less = judge(load(written, FULL), where).gradient, judge(load(written, settings), where).gradient
+    assert float(less[0].abs().max()) < 1e-4 * float(full[0].abs().max())
+    angle = math.degrees(math.acos(math.sin(math.radians(20)) ** 2))
+    torch.testing.assert_close(less[1], full[1] * angle / 180.0, rtol=1e-4, atol=1e-7)
+
+
+def test_a_picture_with_alpha_stands_before_white(written: Path):
+    cut_out = picture(channels=4)
+    colour, alpha = cut_out.image[:3], cut_out.image[3:]
+    whole = ReferencePicture(colour * alpha + 1 - alpha, cut_out.camera)
+    ours, plain = load(written, references=[cut_out]), load(written, references=[whole])
+    torch.testing.assert_close(ours.references.latents, plain.references.latents, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(ours.references.embeddings, plain.references.embeddings, rtol=1e-4, atol=1e-5)
+    large = picture(side=40)
+    assert load(written, references=[large]).references.latents.shape == (1, 4, LATENT_SIDE, LATENT_SIDE)
+
+
+def test_settings_reach_the_gradient(tiny: Any):
+    where, base = cameras(40.0), ViewGuidanceSettings()
+    results = [judge(Zero123Guidance(tiny.networks, tiny.references, s), where).gradient for s in (
+        base,
+        replace(base, guidance_scale=5.0),
+        replace(base, weighting="uniform"),
+        replace(base, timestep_range=(0.7, 0.71), timestep_anneal="none"),
+        replace(base, timestep_anneal="linear"),
+        replace(base, distillation="ism"),
+        replace(base, distillation="sdi", inversion_steps=2),
+    )]  # fmt: skip
+    for i, one in enumerate(results):
+        assert torch.isfinite(one).all()
+        assert not any(torch.allclose(one, other, rtol=1e-3) for other in results[i + 1 :])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"guidance_scale": -1.0}, {"guidance_scale": math.nan}, {"timestep_range": (0.9, 0.1)}, {"pose": "other"},
+        {"object_extent": 0.0}, {"references": "all"}, {"prompt_weight": -0.1}, {"timestep_end": (0.0, 1.5)},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_settings_out_of_bounds(written: Path, change: dict[str, Any]):
+    check(ViewGuidanceSettings())
+    with pytest.raises(RequestError, match=f"view_guidance.{next(iter(change))}"):
+        load(written, replace(ViewGuidanceSettings(), **change))
+
+
+def with_image(image: Tensor) -> list[ReferencePicture]:
+    return [replace(picture(), image=image)]
+
+
+@pytest.mark.parametrize(
+    ("references", "message"),
+    [
+        ([], "no reference picture"),
+        (with_image(torch.rand(3, 16, 12)), "picture 1 is 12×16"),
+        (with_image(torch.rand(1, 16, 16)), "is no picture"),
+        (with_image(torch.full((3, 16, 16), 3, dtype=torch.uint8)), "is no picture"),
+        (with_image(torch.full((3, 16, 16), 1.5)), r"outside \[0, 1\]"),
+        (with_image(torch.full((3, 16, 16), math.nan)), r"outside \[0, 1\]"),
+        ([picture(), replace(picture(), camera=cameras(0.0, 1.0))], "picture 2 has 2 cameras"),
+        ([replace(picture(), weight=0.0)], "weight 0.0"),
+        ([replace(picture(), weight=math.inf)], "weight inf"),
+    ],
+)
+def test_pictures_that_cannot_be_shown(written: Path, references: list[ReferencePicture], message: str):
+    with pytest.raises(RequestError, match=message) as caught:
+        load_view_guidance(str(written), references, ViewGuidanceSettings(), CPU)
+    assert caught.value.hint
+
+
+def part_of(folder: Path, part: str, change: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> None:
+    path = next((folder / part).glob("*.safetensors"))
+    save_file(change(load_file(path)), path, metadata={"format": "pt"})
+
+
+def without_projection(folder: Path) -> None:
+    index = json.loads((folder / "model_index.json").read_text())
+    del index["clip_camera_projection"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+
+
+def plain_unet(folder: Path) -> None:
+    with torch.random.fork_rng():
+        config = json.loads((folder / "unet" / "config.json").read_text())
+        diffusers.UNet2DConditionModel.from_config({**config, "in_channels": 4}).save_pretrained(folder / "unet")
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def pickled(folder: Path) -> None:
+    path = folder / "clip_camera_projection" / "diffusion_pytorch_model.safetensors"
+    path.rename(path.with_suffix(".bin"))
+
+
+INDEX = "model_index.json"
+LAYER = "clip_camera_projection"
+BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no index": (lambda f: (f / INDEX).unlink(), "no model_index.json"),
+    "prompts only": (lambda f: edit(f / INDEX, _class_name="StableDiffusionPipeline"), "cannot be shown a picture"),
+    "no projection": (without_projection, "no projection of the pose"),
+    "projection's folder gone": (lambda f: shutil.rmtree(f / LAYER), "has no clip_camera_projection"),
+    "another projection": (lambda f: edit(f / INDEX, **{LAYER: ["zero123", "Other"]}), "is a Other"),
+    "projection pickled": (pickled, "stored as a pickle"),
+    "projection cut off": (lambda f: cut(f / LAYER / "diffusion_pytorch_model.safetensors"), "is damaged"),
+    "projection without a bias": (
+        lambda f: part_of(f, LAYER, lambda w: {"proj.weight": w["proj.weight"]}), "not one linear layer",
+    ),
+    "projection of three numbers": (
+        lambda f: part_of(f, LAYER, lambda w: {**w, "proj.weight": w["proj.weight"][:, 1:].contiguous()}),
+        "does not fit its image encoder: it takes 23 numbers",
+    ),
+    "projection too narrow": (
+        lambda f: part_of(f, LAYER, lambda w: {k: v[:-1].contiguous() for k, v in w.items()}), "does not fit its unet",
+    ),
+    "no image encoder": (lambda f: shutil.rmtree(f / "image_encoder"), "no image_encoder"),
+    "encoder without projection": (
+        lambda f: edit(f / INDEX, image_encoder=["transformers", "CLIPVisionModel"]), "is a CLIPVisionModel",
+    ),
+    "encoder's weight missing": (
+        lambda f: part_of(f, "image_encoder", lambda w: {k: v for k, v in w.items() if "visual_proj" not in k}),
+        "image_encoder of .* lacks 1 of its weights",
+    ),
+    "unet of four channels": (plain_unet, "takes 4 channels and makes 4, where its vae asks for 8 and 4"),
+    "unet cut off": (lambda f: cut(f / "unet" / "diffusion_pytorch_model.safetensors"), "is damaged"),
+    "colours nonsense": (
+        lambda f: edit(f / "feature_extractor" / "preprocessor_config.json", image_std=[1, 0, 1]), "image_std",
+    ),
+    "flow matching": (
+        lambda f: edit(f / INDEX, scheduler=["diffusers", "FlowMatchEulerDiscreteScheduler"]), "flow-matching",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_folder_is_one_clear_error(folder: Path, case: str, capfd: pytest.CaptureFixture[str]):
+    damage, message = BROKEN[case]
+    damage(folder)
+    with pytest.raises(ModelError, match=message) as caught:
+        load(folder)
+    assert caught.value.hint
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")  # the libraries' own noise is kept back
+
+
+def test_a_prompt_is_not_for_this_family(written: Path):
+    with pytest.raises(ModelError, match="is shown pictures and cannot read a prompt"):
+        load_guidance(str(written), "a duck", "", GuidanceSettings(), CPU)
+
+
+def test_a_pipeline_with_its_code_beside_it_and_half_precision_weights(folder: Path, tiny: Any):
+    """As some folders on the Hub are: [module, class] for the pipeline, weights as fp16 variants alone."""
+    edit(folder / INDEX, _class_name=["zero123", "Zero123Pipeline"])
+    (folder / "feature_extractor" / "preprocessor_config.json").unlink()  # then CLIP's own colours
+    for path in list(folder.glob("*/*.safetensors")):
+        half = {name: value.half() for name, value in load_file(path).items()}
+        save_file(half, path.with_suffix(".fp16.safetensors"), metadata={"format": "pt"})
+        path.unlink()
+    guidance = load(folder)
+    assert guidance.dtype == torch.float32
+    found, expected = (judge(each, cameras(30.0)).gradient.flatten() for each in (guidance, tiny))
+    assert torch.nn.functional.cosine_similarity(found, expected, 0) > 0.99
+
+
+@pytest.mark.gpu
+def test_half_precision_on_cuda_agrees_with_single_on_the_cpu(written: Path, tiny: Any):
+    guidance = load(written, device=torch.device("cuda"))
+    assert guidance.dtype == torch.float16
+    on_gpu, on_cpu = judge(guidance, cameras(30.0, 100.0)), judge(tiny, cameras(30.0, 100.0))
+    assert on_gpu.gradient.dtype == torch.float32
+    flat = [result.gradient.flatten().cpu() for result in (on_gpu, on_cpu)]
+    assert torch.nn.functional.cosine_similarity(flat[0], flat[1], 0) > 0.99
+
+
+def test_cameras_of_any_kind(tiny: Any):
+    """Straight above, from below, and a lens of its own: finite, and the pose is that of the position."""
+    where = orbit_cameras([0.0, 180.0, 45.0], [90.0, -90.0, 0.0], [2.0, 3.0, 5.0], [20.0, 50.0, 80.0])
+    assert torch.isfinite(judge(tiny, where).gradient).all()
+    assert isinstance(where.azimuth, np.ndarray)
