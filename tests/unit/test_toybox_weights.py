@@ -49,7 +49,7 @@ def test_the_vae_keeps_pictures_it_never_saw(pipeline: Any) -> None:
     images = Batches(make_pictures(64, 31, 64, 0.0), UNBIASED, CPU, 31).draw(64)[0]
     with torch.no_grad():
         again = pipeline.vae.decode(pipeline.vae.encode(images).latent_dist.mode()).sample
-    assert psnr(again, images) > 30.0
+    assert psnr(again, images) > 33.0
 
 
 def test_a_sample_shows_the_colour_that_was_asked_for(pipeline: Any) -> None:
