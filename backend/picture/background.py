@@ -1,0 +1,146 @@
+"""Plain backgrounds: what colour they have at every pixel, and which pixels they fill, seen from the picture's border.
+
+The background is a quadratic surface in CIELAB, fitted to the border so that an object that reaches the border does not
+bend it (iteratively reweighted least squares with Tukey's biweight; Huber & Ronchetti, Robust Statistics, ch. 7). A
+pixel is background when it lies within the spread of the border's pixels and can be reached from the border.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from .colour import Floats
+
+Mask = NDArray[np.bool_]
+
+TOLERANCE = 4.0
+"""Standard deviations that a background pixel may lie off the surface."""
+FLOOR = 0.7
+"""Least standard deviation in ΔE: rounding to 8 bits and light compression."""
+_SAMPLES = 20_000
+_BIWEIGHT = 4.685
+_NOISY = 1.2
+"""ΔE of noise from which the picture is smoothed before it is judged."""
+
+
+@dataclass(frozen=True)
+class Surface:
+    """The background's colour and how far its pixels stray from it."""
+
+    coefficients: NDArray[np.float64]
+    """[6, 3]: CIELAB for 1, x, y, x², xy, y², with x and y in [−1, 1]."""
+    covariance: NDArray[np.float64]
+    """[3, 3] of the pixels around it, in ΔE²; the floor included."""
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation in ΔE along the worst axis."""
+        return float(np.sqrt(np.linalg.eigvalsh(self.covariance)[-1]))
+
+    def colour(self, height: int, width: int) -> Floats:
+        """[H, W, 3] CIELAB."""
+        x, y = _grid(height, width)
+        c = self.coefficients.astype(np.float32)
+        across = c[0] + x[:, None] * c[1] + x[:, None] ** 2 * c[3]
+        down = y[:, None] * c[2] + y[:, None] ** 2 * c[5]
+        return across[None] + down[:, None] + (y[:, None] * x[None])[..., None] * c[4]
+
+    def deviation(self, lab: Floats) -> Floats:
+        """[H, W]: distance from the surface in standard deviations (Mahalanobis)."""
+        root = np.linalg.cholesky(np.linalg.inv(self.covariance)).astype(np.float32)
+        off = lab - self.colour(*lab.shape[:2])
+        return np.sqrt(np.sum((off @ root) ** 2, axis=-1))
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where a plain background is."""
+
+    surface: Surface
+    outside: Mask
+    """[H, W]: background that can be reached from the border."""
+    border_share: float
+    """Share of the border that is background."""
+
+
+def find_background(lab: Floats, known: Mask) -> Found:
+    """The background of a picture [H, W, 3] in CIELAB; ``known`` pixels [H, W] belong to it whatever their colour."""
+    border = ring(*lab.shape[:2])
+    surface = _fit(lab, border & ~known)
+    noise = surface.spread
+    if noise > _NOISY:
+        sigma = 1.0 if noise < 4.0 else 1.5
+        lab = ndimage.gaussian_filter(lab, (sigma, sigma, 0.0))
+        surface = _fit(lab, border & ~known)
+    outside = _flood(surface.deviation(lab) < TOLERANCE, known)
+    if np.count_nonzero(outside & ~known) > 64:  # the whole of it says more than its border does
+        surface = _fit(lab, outside & ~known)
+        outside = _flood(surface.deviation(lab) < TOLERANCE, known)
+    return Found(surface, _without_specks(outside), float(outside[border].mean()))
+
+
+def ring(height: int, width: int) -> Mask:
+    """The pixels along the border, one in a hundred of the shorter side and at least two wide."""
+    thick = max(2, min(height, width) // 100)
+    mask = np.ones((height, width), np.bool_)
+    mask[thick:-thick, thick:-thick] = False
+    return mask
+
+
+def _grid(height: int, width: int) -> tuple[Floats, Floats]:
+    x, y = ((np.arange(n, dtype=np.float32) + 0.5) / n * 2.0 - 1.0 for n in (width, height))
+    return x, y
+
+
+def _fit(lab: Floats, where: Mask) -> Surface:
+    """Fit a surface to some pixels: first a level, then a slope, then a bend, so that the majority decides each."""
+    row, column = np.nonzero(where)
+    if len(row) == 0:
+        row, column = np.nonzero(np.ones_like(where))
+    step = max(1, len(row) // _SAMPLES)
+    row, column = row[::step], column[::step]
+    x, y = (axis.astype(np.float64)[index] for axis, index in zip(_grid(*where.shape), (column, row), strict=True))
+    basis = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1)
+    seen = lab[row, column].astype(np.float64)
+    coefficients = np.zeros((6, 3))
+    coefficients[0] = np.median(seen, axis=0)
+    for terms in (1, 3, 6):
+        for _ in range(6):
+            weight = _biweight(seen - basis @ coefficients)[:, None]
+            root = np.sqrt(weight)
+            coefficients[:terms] = np.linalg.lstsq(basis[:, :terms] * root, seen * root, rcond=None)[0]
+    off = seen - basis @ coefficients
+    inside = off[_biweight(off) > 0.0]
+    covariance = inside.T @ inside / max(1, len(inside))
+    return Surface(coefficients, covariance + np.eye(3) * FLOOR**2)
+
+
+def _biweight(off: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Tukey's weights of residuals [N, 3], by their length and its median."""
+    length = np.linalg.norm(off, axis=-1)
+    scale = max(float(np.median(length)) / 1.538, FLOOR)  # the median of a 3D normal's length is 1.538 σ
+    return np.clip(1.0 - (length / (_BIWEIGHT * scale)) ** 2, 0.0, None) ** 2
+
+
+def _flood(candidate: Mask, known: Mask) -> Mask:
+    """What of the candidates is connected with the border by more than a hair: a gap of one pixel lets nothing in."""
+    candidate = candidate | known
+    wide = ndimage.binary_erosion(candidate, np.ones((3, 3)), border_value=1)
+    seed = np.zeros_like(candidate)
+    seed[[0, -1]], seed[:, [0, -1]] = True, True
+    reached = ndimage.binary_propagation(seed & wide, mask=wide) | known
+    return ndimage.binary_dilation(reached, np.ones((3, 3)), iterations=2, mask=candidate)
+
+
+def _without_specks(outside: Mask) -> Mask:
+    """Add what stands in the background but is far too small to be an object: noise, dust."""
+    label, count = ndimage.label(~outside, np.ones((3, 3)))
+    if count < 2:
+        return outside
+    area = np.bincount(label.ravel())
+    area[0] = 0
+    return outside | (area < 0.01 * area.max())[label] & ~(label == 0)
