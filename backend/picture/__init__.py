@@ -1,7 +1,7 @@
 """A reference view from a picture's file: read, cut out, framed to a camera. numpy, scipy, scikit-image and Pillow.
 
-:func:`prepare` does it all; :func:`read_picture`, :func:`cut_out` and :func:`frame` are its steps, for whoever needs the
-same picture in several sizes.
+:func:`prepare` does it all; :func:`read_picture`, :func:`cut_out` and :func:`frame` are its steps, for whoever needs
+the same picture in several sizes.
 """
 
 from __future__ import annotations
@@ -80,9 +80,9 @@ def frame(
     """Place a cut-out object in ``size`` × ``size`` pixels as a camera sees an object that fills the scene's ball.
 
     ``distance`` from the ball's centre, above 1, in its radii; ``field_of_view`` in degrees, of a square image.
-    ``framing``: ``object`` moves and scales the object so that the smallest circle around it is the silhouette of a ball
-    of radius 0.92 (or the largest that fits, where the camera is too near to see all of it); ``as-is`` takes the picture
-    for what the camera saw, padded to a square.
+    ``framing``: ``object`` moves and scales the object so that the smallest circle around it is the silhouette of a
+    ball of radius 0.92 (or the largest that fits, where the camera is too near to see all of it); ``as-is`` takes the
+    picture for what the camera saw, padded to a square.
     """
     if framing == "object":
         extent = min(ball_extent(distance, field_of_view), LARGEST_EXTENT)

@@ -84,8 +84,8 @@ def frame_object(alpha: Floats, extent: float) -> Frame:
 def enclosing_circle(points: Points) -> tuple[tuple[float, float], float]:
     """Centre and radius of the smallest circle around points [N, 2], N ≥ 1.
 
-    Chrystal's algorithm on the convex hull (Chrystal 1885; see Skyum 1991): from one side, the corner that sees it under
-    the smallest angle decides; the side moves on until that triangle is acute.
+    Chrystal's algorithm on the convex hull (Chrystal 1885; see Skyum 1991): from one side, the corner that sees it
+    under the smallest angle decides; the side moves on until that triangle is acute.
     """
     hull = _hull(points)
     if len(hull) < 3:
@@ -101,7 +101,7 @@ def enclosing_circle(points: Points) -> tuple[tuple[float, float], float]:
         if _angles(a[None], b, c)[0] > np.pi / 2:
             a, b = b, c
         elif _angles(b[None], a, c)[0] > np.pi / 2:
-            a, b = a, c
+            b = c
         else:
             centre = _circumcentre(a, b, c)
             break

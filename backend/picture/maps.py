@@ -47,7 +47,7 @@ def read_depth(path: str | Path, ratio: float) -> Floats:
 
 
 def read_normals(path: str | Path, ratio: float) -> Floats:
-    """A normal map [H, W, 3] of unit vectors, 0 where it is unknown, for a picture of that ratio. Raises PictureError."""
+    """A normal map [H, W, 3], unit, 0 where it is unknown, for a picture of that ratio. Raises PictureError."""
     path = Path(path)
     if path.suffix.lower() == ".npy":
         normals = _read_array(path, 3, "Give normals as an array [height, width, 3].")

@@ -18,6 +18,8 @@ from .colour import Floats, linear_to_srgb, srgb_to_linear
 
 _HALO = 12.0
 """ΔE from the background up to which a pale fringe is taken for compression or glow."""
+_HALO_WIDTH = 8
+"""Pixels that such a fringe may be wide: a block of JPEG."""
 _FAINT = 0.3
 """Opacity that a fringe stays under."""
 _CLEAR = 12.0
@@ -49,11 +51,8 @@ def soft_edges(srgb: Floats, inside: Mask, background: Floats) -> Matte:
 def _refine(srgb: Floats, inside: Mask, background: Floats) -> Matte:
     light, behind = srgb_to_linear(srgb), srgb_to_linear(background)
     width = int(np.clip(round(max(srgb.shape[:2]) / 500), 2, 5))
-    front = spread_inwards(light, inside, 2 * width)
-    place = _projection(light, front, behind)
-    distance = np.linalg.norm(rgb2lab(srgb) - rgb2lab(background), axis=-1)
-    pale = inside & (place < _FAINT) & (distance < _HALO)
-    inside = inside & ~_reached(~inside, pale, 8)
+    distance = np.linalg.norm(rgb2lab(srgb) - rgb2lab(background), axis=-1).astype(np.float32)
+    inside = _without_halo(light, inside, behind, distance)
     front = spread_inwards(light, inside, 2 * width)
     place = _projection(light, front, behind)
     contrast = np.linalg.norm(rgb2lab(linear_to_srgb(front)) - rgb2lab(background), axis=-1)
@@ -69,10 +68,30 @@ def _refine(srgb: Floats, inside: Mask, background: Floats) -> Matte:
     return Matte(alpha, decontaminate(light, alpha, front, behind), contrast[edge].astype(np.float32))
 
 
-def spread_inwards(light: Floats, inside: Mask, reach: float) -> Floats:
-    """The object's own colour at and around its edge: an average that favours what lies deeper inside. [H, W, 3]."""
+def _without_halo(light: Floats, inside: Mask, behind: Floats, distance: Floats) -> Mask:
+    """Without what compression and glow leave around an object: pale fringes, and pale islands beside a clear object."""
+    front = spread_inwards(light, inside, _HALO_WIDTH, distance)
+    pale = inside & (_projection(light, front, behind) < _FAINT) & (distance < _HALO)
+    inside = inside & ~_reached(~inside, pale, _HALO_WIDTH)
+    label, count = ndimage.label(inside, np.ones((3, 3)))
+    if count < 2:
+        return inside
+    area = np.bincount(label.ravel())[1:]
+    strongest = np.asarray(ndimage.maximum(distance, label, np.arange(1, count + 1)))
+    main = int(np.argmax(area))
+    island = (area < 0.2 * area[main]) & (strongest < min(_HALO, strongest[main] / 2.0))
+    return inside & ~np.concatenate([[False], island])[label]
+
+
+def spread_inwards(light: Floats, inside: Mask, reach: float, favour: Floats | None = None) -> Floats:
+    """The object's own colour at and around its edge: an average that favours what lies deeper inside. [H, W, 3].
+
+    ``reach`` in pixels; with ``favour`` [H, W] the pixels count by its square too.
+    """
     depth = ndimage.distance_transform_edt(np.pad(inside, 1, mode="edge"))[1:-1, 1:-1]
     weight = (np.minimum(depth, reach) ** 3).astype(np.float32)
+    if favour is not None:
+        weight *= favour**2
     total = np.full(inside.shape, 1e-12, np.float32)
     mean = np.zeros_like(light)
     for sigma, share in ((reach / 2.0, 1.0), (4.0 * reach, 1e-6)):  # far from the object the wider one answers
