@@ -27,10 +27,12 @@ LARGEST_BORDER_SHARE = 0.5
 """Share of the picture's border that an object covers."""
 LARGEST_SPREAD = 9.0
 """ΔE that a plain background may spread."""
-LEAST_EDGE_CONTRAST = 2.0 * TOLERANCE * FLOOR
-"""ΔE between an object and its background at a true edge."""
+EDGE_CONTRAST = (2.0 * TOLERANCE * FLOOR, 7.0, 18.0)
+"""ΔE between an object and its background at a true edge: at least, in spreads of the background, and enough."""
 LEAST_CLEAR_EDGE = 0.6
 """Share of the object's edge that must be one."""
+LEAST_IN_TWO_PARTS = 0.8
+"""Share of an object that its two largest parts hold; what falls apart further is a pattern."""
 LARGEST_DOUBT = 0.35
 """Share of the object that a mask may leave half transparent."""
 SMALLEST_SIDE = 16
@@ -119,7 +121,9 @@ def _by_plain_background(rgba: Floats) -> tuple[Floats | None, str]:
         return None, "nothing stands out from the background"
     behind = lab2rgb(found.surface.colour(*lab.shape[:2])).astype(np.float32)
     matte = soft_edges(srgb, ~found.outside, np.clip(behind, 0.0, 1.0))
-    clear = float(np.mean(matte.edge_contrast > LEAST_EDGE_CONTRAST)) if matte.edge_contrast.size else 0.0
+    least, spreads, enough = EDGE_CONTRAST
+    needed = min(max(least, spreads * found.surface.spread), enough)
+    clear = float(np.mean(matte.edge_contrast > needed)) if matte.edge_contrast.size else 0.0
     if clear < LEAST_CLEAR_EDGE:
         return None, f"only {clear:.0%} of its edge stands out from the background"
     alpha = np.where(known, 0.0, matte.alpha)[..., None].astype(np.float32)
@@ -144,6 +148,9 @@ def _doubt(alpha: Floats, longest: int) -> str:
         return f"the object covers {share:.0%} of the picture"
     if border > LARGEST_BORDER_SHARE:
         return f"the object covers {border:.0%} of the picture's border"
+    area = np.sort(np.bincount(ndimage.label(solid, np.ones((3, 3)))[0].ravel())[1:])
+    if area[-2:].sum() < LEAST_IN_TWO_PARTS * area.sum():
+        return f"what stands out falls into {len(area)} parts"
     return ""
 
 
