@@ -2,7 +2,8 @@
 
 The background is a quadratic surface in CIELAB, fitted to the border so that an object that reaches the border does not
 bend it (iteratively reweighted least squares with Tukey's biweight; Huber & Ronchetti, Robust Statistics, ch. 7). A
-pixel is background when it lies within the spread of the border's pixels and can be reached from the border.
+pixel is background when it lies within the spread of the border's pixels and can be reached from the border. So is a
+soft shadow: the background's colour, darkened, that is reached from the background without crossing an edge.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from skimage.color import lab2rgb
 
-from .colour import Floats
+from .colour import Floats, srgb_to_linear
 
 Mask = NDArray[np.bool_]
 
@@ -23,6 +25,12 @@ FLOOR = 0.7
 """Least standard deviation in ΔE: rounding to 8 bits and light compression."""
 _SAMPLES = 20_000
 _BIWEIGHT = 4.685
+_SHADOW_SLOPE = 2.5
+"""ΔE a pixel that a soft shadow changes at most."""
+_SHADOW_COLOUR = 0.06
+"""Share of its light that a shadow's colour may be off the background's."""
+_DARKEST_SHADOW = 0.2
+"""Share of its light that a shadow leaves the background at least."""
 _NOISY = 1.2
 """ΔE of noise from which the picture is smoothed before it is judged."""
 
@@ -63,13 +71,15 @@ class Found:
     surface: Surface
     outside: Mask
     """[H, W]: background that can be reached from the border."""
+    colour: Floats
+    """[H, W, 3] CIELAB of the background, continued behind the object."""
     border_share: float
     """Share of the border that is background."""
 
 
 def find_background(lab: Floats, known: Mask) -> Found:
     """The background of a picture [H, W, 3] in CIELAB; ``known`` pixels [H, W] belong to it whatever their colour."""
-    border = ring(*lab.shape[:2])
+    border, original = ring(*lab.shape[:2]), lab
     surface = _fit(lab, border & ~known)
     noise = surface.spread
     if noise > _NOISY:
@@ -80,7 +90,9 @@ def find_background(lab: Floats, known: Mask) -> Found:
     if np.count_nonzero(outside & ~known) > 64:  # the whole of it says more than its border does
         surface = _fit(lab, outside & ~known)
         outside = _flood(surface.deviation(lab) < TOLERANCE, known)
-    return Found(surface, _without_specks(outside), float(outside[border].mean()))
+    outside = _with_shadow(lab, surface, outside)
+    outside = _without_specks(outside)
+    return Found(surface, outside, _continued(original, surface, outside), float(outside[border].mean()))
 
 
 def ring(height: int, width: int) -> Mask:
@@ -134,6 +146,45 @@ def _flood(candidate: Mask, known: Mask) -> Mask:
     seed[[0, -1]], seed[:, [0, -1]] = True, True
     reached = ndimage.binary_propagation(seed & wide, mask=wide) | known
     return ndimage.binary_dilation(reached, np.ones((3, 3)), iterations=2, mask=candidate)
+
+
+def _with_shadow(lab: Floats, surface: Surface, outside: Mask) -> Mask:
+    """Add the soft shadow around an object, as far as it goes without an edge."""
+    region = around(~outside)
+    colour = lab[region]
+    light = srgb_to_linear(np.clip(lab2rgb(colour), 0.0, 1.0))
+    lit = srgb_to_linear(np.clip(lab2rgb(surface.colour(*lab.shape[:2])[region]), 0.0, 1.0))
+    share = np.sum(light * lit, axis=-1) / np.maximum(np.sum(lit * lit, axis=-1), 1e-6)
+    off = np.linalg.norm(light - share[..., None] * lit, axis=-1)
+    darkened = (share > _DARKEST_SHADOW) & (share < 1.0) & (off < _SHADOW_COLOUR * np.linalg.norm(lit, axis=-1))
+    smooth = ndimage.gaussian_filter(colour, (1.0, 1.0, 0.0))
+    slope = np.sqrt(sum(np.sum(np.gradient(smooth, axis=axis) ** 2, axis=-1) for axis in (0, 1)))
+    through = outside[region] | (darkened & (slope < _SHADOW_SLOPE))
+    through = ndimage.binary_opening(through, np.ones((3, 3))) | outside[region]
+    reached = ndimage.binary_propagation(outside[region], mask=through)
+    grown = outside.copy()
+    grown[region] = reached
+    return grown
+
+
+def _continued(lab: Floats, surface: Surface, outside: Mask) -> Floats:
+    """The background's colour [H, W, 3]: the surface, corrected by the nearest background's own, shadows included."""
+    colour = surface.colour(*lab.shape[:2])
+    region = around(~outside)
+    weight = outside[region].astype(np.float32)[..., None]
+    planes = np.concatenate([(lab[region] - colour[region]) * weight, weight], axis=-1)
+    near = ndimage.gaussian_filter(planes, (2.5, 2.5, 0.0))
+    colour[region] += near[..., :3] / (near[..., 3:] + 0.02)
+    return colour
+
+
+def around(mask: Mask, margin: int = 16) -> tuple[slice, slice]:
+    """The part of a picture that holds a mask, with a margin."""
+    found = ndimage.find_objects(mask.astype(np.int8))
+    if not found:
+        return slice(None), slice(None)
+    (top, bottom), (left, right) = ((axis.start, axis.stop) for axis in found[0])
+    return slice(max(0, top - margin), bottom + margin), slice(max(0, left - margin), right + margin)
 
 
 def _without_specks(outside: Mask) -> Mask:

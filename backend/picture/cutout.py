@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 from scipy import ndimage
-from skimage.color import lab2rgb, rgb2lab
+from skimage.color import rgb2lab
 
 from ..errors import PictureError
 from .background import FLOOR, TOLERANCE, Mask, find_background, ring
@@ -119,8 +119,7 @@ def _by_plain_background(rgba: Floats) -> tuple[Floats | None, str]:
         return None, f"only {found.border_share:.0%} of the border has the background's colour"
     if found.outside.all():
         return None, "nothing stands out from the background"
-    behind = lab2rgb(found.surface.colour(*lab.shape[:2])).astype(np.float32)
-    matte = soft_edges(srgb, ~found.outside, np.clip(behind, 0.0, 1.0))
+    matte = soft_edges(srgb, lab, ~found.outside, found.colour)
     least, spreads, enough = EDGE_CONTRAST
     needed = min(max(least, spreads * found.surface.spread), enough)
     clear = float(np.mean(matte.edge_contrast > needed)) if matte.edge_contrast.size else 0.0

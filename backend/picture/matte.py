@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
-from skimage.color import rgb2lab
+from skimage.color import lab2rgb, rgb2lab
 
-from .background import Mask
+from .background import Mask, around
 from .colour import Floats, linear_to_srgb, srgb_to_linear
 
 _HALO = 12.0
@@ -38,24 +38,24 @@ class Matte:
     """[E]: ΔE between object and background at each pixel of the object's edge."""
 
 
-def soft_edges(srgb: Floats, inside: Mask, background: Floats) -> Matte:
-    """Refine a mask [H, W] of the object in a picture [H, W, 3], before a background [H, W, 3]; both sRGB."""
-    region = _around(inside)
+def soft_edges(srgb: Floats, lab: Floats, inside: Mask, background: Floats) -> Matte:
+    """Refine a mask [H, W] of the object in a picture [H, W, 3], sRGB and CIELAB, before a background in CIELAB."""
+    region = around(inside)
     alpha = np.zeros(inside.shape, np.float32)
     colour = srgb.copy()
-    part = _refine(srgb[region], inside[region], background[region])
+    part = _refine(srgb[region], lab[region], inside[region], background[region])
     alpha[region], colour[region] = part.alpha, part.colour
     return Matte(alpha, colour, part.edge_contrast)
 
 
-def _refine(srgb: Floats, inside: Mask, background: Floats) -> Matte:
-    light, behind = srgb_to_linear(srgb), srgb_to_linear(background)
+def _refine(srgb: Floats, lab: Floats, inside: Mask, background: Floats) -> Matte:
+    light, behind = srgb_to_linear(srgb), srgb_to_linear(np.clip(lab2rgb(background), 0.0, 1.0))
     width = int(np.clip(round(max(srgb.shape[:2]) / 500), 2, 5))
-    distance = np.linalg.norm(rgb2lab(srgb) - rgb2lab(background), axis=-1).astype(np.float32)
+    distance = np.linalg.norm(lab - background, axis=-1)
     inside = _without_halo(light, inside, behind, distance)
     front = spread_inwards(light, inside, 2 * width)
     place = _projection(light, front, behind)
-    contrast = np.linalg.norm(rgb2lab(linear_to_srgb(front)) - rgb2lab(background), axis=-1)
+    contrast = np.linalg.norm(rgb2lab(linear_to_srgb(front)) - background, axis=-1)
 
     outer = ndimage.binary_dilation(inside, np.ones((3, 3))) & ~inside
     band = ~ndimage.binary_erosion(inside, iterations=width, border_value=1) & inside
@@ -92,12 +92,12 @@ def spread_inwards(light: Floats, inside: Mask, reach: float, favour: Floats | N
     weight = (np.minimum(depth, reach) ** 3).astype(np.float32)
     if favour is not None:
         weight *= favour**2
-    total = np.full(inside.shape, 1e-12, np.float32)
-    mean = np.zeros_like(light)
-    for sigma, share in ((reach / 2.0, 1.0), (4.0 * reach, 1e-6)):  # far from the object the wider one answers
-        total += share * ndimage.gaussian_filter(weight, sigma)
-        mean += share * ndimage.gaussian_filter(light * weight[..., None], (sigma, sigma, 0.0))
-    return mean / total[..., None]
+    planes = np.concatenate([light * weight[..., None], weight[..., None]], axis=-1)
+    near = ndimage.gaussian_filter(planes, (reach / 2.0, reach / 2.0, 0.0), truncate=3.0)
+    size = 2 * round(4.0 * reach) + 1
+    far = ndimage.uniform_filter(planes, (size, size, 1))  # answers where nothing is near
+    mean = near + 1e-6 * np.maximum(far, 0.0)
+    return mean[..., :3] / np.maximum(mean[..., 3:], 1e-12)
 
 
 def decontaminate(light: Floats, alpha: Floats, front: Floats, behind: Floats) -> Floats:
@@ -116,12 +116,3 @@ def _projection(light: Floats, front: Floats, behind: Floats) -> Floats:
 def _reached(start: Mask, through: Mask, steps: int) -> Mask:
     """What of ``through`` can be reached from ``start`` in some steps."""
     return ndimage.binary_dilation(start, iterations=steps, mask=start | through) & ~start
-
-
-def _around(inside: Mask) -> tuple[slice, slice]:
-    """The part of the picture around a mask, with a margin."""
-    found = ndimage.find_objects(inside.astype(np.int8))
-    if not found:
-        return slice(None), slice(None)
-    (top, bottom), (left, right) = ((axis.start, axis.stop) for axis in found[0])
-    return slice(max(0, top - 16), bottom + 16), slice(max(0, left - 16), right + 16)

@@ -22,8 +22,8 @@ from .resample import weights
 
 SMALLEST = 32
 LARGEST = 8192
-WORKING = 2048
-"""Longest side of what is kept: twice the largest image the optimizer renders."""
+WORKING = 1536
+"""Longest side of what is kept: half as much again as the largest image the optimizer renders."""
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 
 Levels = NDArray[np.uint8] | NDArray[np.uint16]
