@@ -31,6 +31,8 @@ _SHADOW_COLOUR = 0.06
 """Share of its light that a shadow's colour may be off the background's."""
 _DARKEST_SHADOW = 0.2
 """Share of its light that a shadow leaves the background at least."""
+_LEAST_OPEN = 0.35
+"""Share of a shadow's outline where it fades out into the background."""
 _NOISY = 1.2
 """ΔE of noise from which the picture is smoothed before it is judged."""
 
@@ -163,8 +165,21 @@ def _with_shadow(lab: Floats, surface: Surface, outside: Mask) -> Mask:
     through = ndimage.binary_opening(through, np.ones((3, 3))) | outside[region]
     reached = ndimage.binary_propagation(outside[region], mask=through)
     grown = outside.copy()
-    grown[region] = reached
+    grown[region] |= _open(reached & ~outside[region], outside[region])
     return grown
+
+
+def _open(shadow: Mask, outside: Mask) -> Mask:
+    """The parts of a shadow that fade out into the background; one that lies in the object is the object's own."""
+    label, count = ndimage.label(shadow, np.ones((3, 3)))
+    if count == 0:
+        return shadow
+    rim = ndimage.grey_dilation(label, footprint=np.ones((3, 3))) * ~shadow
+    faded = np.bincount(rim[outside], minlength=count + 1)
+    whole = np.bincount(rim.ravel(), minlength=count + 1)
+    keep = faded >= _LEAST_OPEN * whole
+    keep[0] = False
+    return keep[label]
 
 
 def _continued(lab: Floats, surface: Surface, outside: Mask) -> Floats:

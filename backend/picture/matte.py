@@ -20,6 +20,8 @@ _HALO = 12.0
 """ΔE from the background up to which a pale fringe is taken for compression or glow."""
 _HALO_WIDTH = 8
 """Pixels that such a fringe may be wide: a block of JPEG."""
+_WIDEST = 7
+"""Pixels that an edge out of focus may be wide."""
 _FAINT = 0.3
 """Opacity that a fringe stays under."""
 _CLEAR = 12.0
@@ -50,9 +52,9 @@ def soft_edges(srgb: Floats, lab: Floats, inside: Mask, background: Floats) -> M
 
 def _refine(srgb: Floats, lab: Floats, inside: Mask, background: Floats) -> Matte:
     light, behind = srgb_to_linear(srgb), srgb_to_linear(np.clip(lab2rgb(background), 0.0, 1.0))
-    width = int(np.clip(round(max(srgb.shape[:2]) / 500), 2, 5))
     distance = np.linalg.norm(lab - background, axis=-1)
     inside = _without_halo(light, inside, behind, distance)
+    width = _edge_width(inside, distance)
     front = spread_inwards(light, inside, 2 * width)
     place = _projection(light, front, behind)
     contrast = np.linalg.norm(rgb2lab(linear_to_srgb(front)) - background, axis=-1)
@@ -66,6 +68,17 @@ def _refine(srgb: Floats, lab: Floats, inside: Mask, background: Floats) -> Matt
     alpha[alpha < 0.02] = 0.0
     edge = inside & ndimage.binary_dilation(~inside)
     return Matte(alpha, decontaminate(light, alpha, front, behind), contrast[edge].astype(np.float32))
+
+
+def _edge_width(inside: Mask, distance: Floats) -> int:
+    """Pixels from the object's rim to where most of it differs no more from the background: 2 where it is sharp."""
+    depth = ndimage.distance_transform_cdt(np.pad(inside, 1, mode="edge"), "taxicab")[1:-1, 1:-1]
+    layers = [distance[depth == layer] for layer in range(1, _WIDEST + 3)]
+    typical = [float(np.median(layer)) for layer in layers if layer.size]
+    for width in range(2, min(_WIDEST, len(typical) - 2)):
+        if typical[width] > 0.97 * typical[width + 2]:
+            return width
+    return 2 if len(typical) < 5 else _WIDEST
 
 
 def _without_halo(light: Floats, inside: Mask, behind: Floats, distance: Floats) -> Mask:
