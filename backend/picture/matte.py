@@ -82,7 +82,7 @@ def _edge_width(inside: Mask, distance: Floats) -> int:
 
 
 def _without_halo(light: Floats, inside: Mask, behind: Floats, distance: Floats) -> Mask:
-    """Without what compression and glow leave around an object: pale fringes, and pale islands beside a clear object."""
+    """Without what compression and glow leave around an object: pale fringes, and pale islands beside it."""
     front = spread_inwards(light, inside, _HALO_WIDTH, distance)
     pale = inside & (_projection(light, front, behind) < _FAINT) & (distance < _HALO)
     inside = inside & ~_reached(~inside, pale, _HALO_WIDTH)
