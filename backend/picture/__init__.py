@@ -35,6 +35,9 @@ __all__ = [
     "save_preview",
 ]
 
+_LEAST_OPACITY = 0.2
+"""Of an object's most solid pixel, for there to be anything to see."""
+
 
 @dataclass(frozen=True)
 class Maps:
@@ -90,9 +93,9 @@ def frame(
     else:
         square = frame_picture(*cutout.rgba.shape[:2])
     rgba = square.colours(cutout.rgba, size)
-    inside = rgba[..., 3] >= 0.5
-    if not inside.any():
+    if rgba[..., 3].max() < _LEAST_OPACITY:
         raise PictureError(f"{cutout.name}: nothing of the object is left in {size} × {size} pixels.", "Choose more.")
+    inside = rgba[..., 3] >= 0.5
     maps = maps or Maps()
     return Reference(
         rgba,

@@ -23,7 +23,7 @@ TOLERANCE = 4.0
 """Standard deviations that a background pixel may lie off the surface."""
 FLOOR = 0.7
 """Least standard deviation in ΔE: rounding to 8 bits and light compression."""
-_SAMPLES = 20_000
+_SAMPLES = 8_000
 _BIWEIGHT = 4.685
 _SHADOW_SLOPE = 2.5
 """ΔE a pixel that a soft shadow changes at most."""
@@ -50,6 +50,12 @@ class Surface:
     def spread(self) -> float:
         """Standard deviation in ΔE along the worst axis."""
         return float(np.sqrt(np.linalg.eigvalsh(self.covariance)[-1]))
+
+    @property
+    def change(self) -> float:
+        """Largest distance, in ΔE, between two of its colours in the picture."""
+        colours = self.colour(8, 8).reshape(-1, 3)
+        return float(np.linalg.norm(colours[:, None] - colours[None], axis=-1).max())
 
     def colour(self, height: int, width: int) -> Floats:
         """[H, W, 3] CIELAB."""
@@ -125,8 +131,9 @@ def _fit(lab: Floats, where: Mask) -> Surface:
     for terms in (1, 3, 6):
         for _ in range(6):
             weight = _biweight(seen - basis @ coefficients)[:, None]
-            root = np.sqrt(weight)
-            coefficients[:terms] = np.linalg.lstsq(basis[:, :terms] * root, seen * root, rcond=None)[0]
+            used = basis[:, :terms]
+            normal = used.T @ (used * weight) + 1e-9 * np.eye(terms)  # a little ridge, for a border of one pixel
+            coefficients[:terms] = np.linalg.solve(normal, used.T @ (seen * weight))
     off = seen - basis @ coefficients
     inside = off[_biweight(off) > 0.0]
     covariance = inside.T @ inside / max(1, len(inside))

@@ -23,10 +23,12 @@ Way = Literal["transparency", "rembg", "plain"]
 
 SMALLEST_SHARE, LARGEST_SHARE = 0.001, 0.95
 """Share of the picture that an object covers."""
-LARGEST_BORDER_SHARE = 0.5
+LARGEST_BORDER_SHARE = 0.4
 """Share of the picture's border that an object covers."""
 LARGEST_SPREAD = 9.0
 """ΔE that a plain background may spread."""
+LARGEST_CHANGE = 50.0
+"""ΔE that its colour may change across the picture."""
 EDGE_CONTRAST = (2.0 * TOLERANCE * FLOOR, 7.0, 18.0)
 """ΔE between an object and its background at a true edge: at least, in spreads of the background, and enough."""
 LEAST_CLEAR_EDGE = 0.6
@@ -115,6 +117,8 @@ def _by_plain_background(rgba: Floats) -> tuple[Floats | None, str]:
     found = find_background(lab, known)
     if found.surface.spread > LARGEST_SPREAD:
         return None, f"the background is not plain: its colour spreads by ΔE {found.surface.spread:.0f}"
+    if found.surface.change > LARGEST_CHANGE:
+        return None, f"the background is not plain: its colour changes by ΔE {found.surface.change:.0f}"
     if found.border_share < 1.0 - LARGEST_BORDER_SHARE:
         return None, f"only {found.border_share:.0%} of the border has the background's colour"
     if found.outside.all():

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import ConvexHull, QhullError
+from skimage.measure import find_contours
 
 from .background import Mask
 from .colour import Floats, premultiply, unpremultiply
@@ -76,7 +77,7 @@ def frame_object(alpha: Floats, extent: float) -> Frame:
     The circle is the smallest around the silhouette, as the ball is around the object: a box's corners stay in it.
     """
     height, width = alpha.shape
-    (x, y), radius = enclosing_circle(_outline(_main_parts(alpha >= 0.5)))
+    (x, y), radius = enclosing_circle(_outline(alpha))
     half = radius / extent
     return Frame((x - half) / width, (y - half) / height, 2.0 * half / width, 2.0 * half / height)
 
@@ -132,16 +133,11 @@ def _circumcentre(a: Points, b: Points, c: Points) -> Points:
     return a + np.linalg.solve(2.0 * np.stack([u, v]), np.array([u @ u, v @ v]))
 
 
-def _outline(solid: Mask) -> Points:
-    """[N, 2]: the middles of the outer sides of every row's first and last pixel, and of every column's; x, y."""
-    found: list[Points] = []
-    for mask, flip in ((solid, False), (solid.T, True)):
-        line = np.flatnonzero(mask.any(axis=1))
-        first, last = mask[line].argmax(axis=1), mask.shape[1] - mask[line, ::-1].argmax(axis=1)
-        for side in (first, last):
-            pair = np.stack([side.astype(np.float64), line + 0.5], axis=-1)
-            found.append(pair[:, ::-1] if flip else pair)
-    return np.concatenate(found)
+def _outline(alpha: Floats) -> Points:
+    """[N, 2]: x and y where the opacity, taken at the pixels' middles and 0 around the picture, crosses a half."""
+    main = ndimage.binary_dilation(_main_parts(alpha >= 0.5), np.ones((3, 3)))
+    lines = find_contours(np.pad(alpha * main, 1), 0.499)  # less than a half: a matte may have nothing above it
+    return np.concatenate(lines)[:, ::-1] - 0.5
 
 
 def _main_parts(solid: Mask) -> Mask:

@@ -18,11 +18,11 @@ from backend.picture.neural import installed_model
 from tests.unit.mattes import BACKGROUNDS, SHAPES, background, object_matte, picture_of
 
 LIMITS = {
-    "strong noise": (0.96, 0.006),
-    "jpeg": (0.98, 0.003),
+    "strong noise": (0.95, 0.007),
+    "jpeg": (0.97, 0.004),
 }
 """Least overlap (soft IoU) and largest mean error of opacity, where a background is allowed more than the usual."""
-USUAL = (0.985, 0.003)
+USUAL = (0.98, 0.003)
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +45,7 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
 @pytest.mark.parametrize("kind", BACKGROUNDS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_mattes(shape: str, kind: str) -> None:
-    image, true, colour = picture_of(shape, kind, 160)
+    image, true, colour = picture_of(shape, kind, 112)
     cutout = cut_out(picture(image / 255.0))
     least, error = LIMITS.get(kind, USUAL)
     alpha = cutout.rgba[..., 3]
@@ -92,7 +92,7 @@ def test_out_of_focus() -> None:
 
 @pytest.mark.parametrize("albedo", [(0.8, 0.5, 0.2), (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)])
 def test_a_soft_shadow_belongs_to_the_background(albedo: tuple[float, float, float]) -> None:
-    y, x = np.mgrid[:300, :300] / 150.0 - 1.0
+    y, x = np.mgrid[:200, :200] / 100.0 - 1.0
     radius = np.hypot(x, y)
     true = ndimage.gaussian_filter((radius < 0.5).astype(float), 0.7)
     facing = 2.0 * np.sqrt(np.clip(0.25 - radius**2, 0, None))
@@ -120,11 +120,11 @@ def test_transparency_is_used_as_it_is() -> None:
 
 def test_round_corners_are_no_cut_out() -> None:
     """A card with clear corners before white: its corners count as background, and its transparency does not."""
-    image, true, _ = picture_of("blob", "white", 160)
+    image, true, _ = picture_of("blob", "white", 112)
     image = image / 255.0
-    y, x = np.mgrid[:160, :160]
-    away = np.hypot(np.maximum(np.abs(x - 79.5) - 59.5, 0), np.maximum(np.abs(y - 79.5) - 59.5, 0))
-    card = (away < 20.0).astype(float)
+    y, x = np.mgrid[:112, :112]
+    away = np.hypot(np.maximum(np.abs(x - 55.5) - 41.5, 0), np.maximum(np.abs(y - 55.5) - 41.5, 0))
+    card = (away < 14.0).astype(float)
     image[card == 0.0] = 0.0
     cutout = cut_out(picture(image, card))
     assert cutout.way == "plain" and overlap(cutout.rgba[..., 3], true) > 0.985
@@ -154,7 +154,7 @@ def coins() -> np.ndarray:
 
 def full() -> np.ndarray:
     image = np.full((128, 128, 3), 0.9)
-    image[4:, 3:-3] = (0.2, 0.3, 0.7)
+    image[1:-1, 1:-1] = (0.2, 0.3, 0.7)
     return image
 
 
@@ -173,7 +173,7 @@ def tiny() -> np.ndarray:
 
 UNSURE = {
     "noise": (lambda: np.random.default_rng(0).random((128, 128, 3)), "spreads"),
-    "stripes": (stripes, "spreads|border"),
+    "stripes": (stripes, "changes|border"),
     "coins": (coins, "16 parts"),
     "full": (full, "of the border|of the picture"),
     "fog": (fog, "stands out"),
@@ -248,8 +248,9 @@ def install_rembg(
 
 def red_before_a_meadow() -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
-    behind = np.clip(rng.normal(0.3, 0.25, (128, 128, 3)) * [0.3, 1.2, 0.4], 0, 0.5)
-    true, _ = object_matte("blob", 128)
+    patches = ndimage.gaussian_filter(rng.normal(size=(96, 96, 3)), (4, 4, 0))
+    behind = np.clip(0.3 + patches / patches.std() * [0.05, 0.25, 0.15], 0, 0.55)
+    true, _ = object_matte("blob", 96)
     solid = true >= 0.5
     return np.where(solid[..., None], [0.9, 0.1, 0.1], behind), solid
 
