@@ -12,12 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 from skimage.color import lab2rgb
 
 from .colour import Floats, srgb_to_linear
-
-Mask = NDArray[np.bool_]
+from .masks import Mask, around, blurred, dilated, eroded, neighbouring_part, opened, parts, reached
 
 TOLERANCE = 4.0
 """Standard deviations that a background pixel may lie off the surface."""
@@ -92,7 +90,7 @@ def find_background(lab: Floats, known: Mask) -> Found:
     noise = surface.spread
     if noise > _NOISY:
         sigma = 1.0 if noise < 4.0 else 1.5
-        lab = ndimage.gaussian_filter(lab, (sigma, sigma, 0.0))
+        lab = blurred(lab, sigma)
         surface = _fit(lab, border & ~known)
     outside = _flood(surface.deviation(lab) < TOLERANCE, known)
     if np.count_nonzero(outside & ~known) > 64:  # the whole of it says more than its border does
@@ -112,8 +110,8 @@ def ring(height: int, width: int) -> Mask:
 
 
 def _grid(height: int, width: int) -> tuple[Floats, Floats]:
-    x, y = ((np.arange(n, dtype=np.float32) + 0.5) / n * 2.0 - 1.0 for n in (width, height))
-    return x, y
+    x, y = ((2.0 * np.arange(n) + 1.0) / n - 1.0 for n in (width, height))
+    return x.astype(np.float32), y.astype(np.float32)
 
 
 def _fit(lab: Floats, where: Mask) -> Surface:
@@ -150,11 +148,10 @@ def _biweight(off: NDArray[np.float64]) -> NDArray[np.float64]:
 def _flood(candidate: Mask, known: Mask) -> Mask:
     """What of the candidates is connected with the border by more than a hair: a gap of one pixel lets nothing in."""
     candidate = candidate | known
-    wide = ndimage.binary_erosion(candidate, np.ones((3, 3)), border_value=1)
+    wide = eroded(candidate)
     seed = np.zeros_like(candidate)
     seed[[0, -1]], seed[:, [0, -1]] = True, True
-    reached = ndimage.binary_propagation(seed & wide, mask=wide) | known
-    return ndimage.binary_dilation(reached, np.ones((3, 3)), iterations=2, mask=candidate)
+    return dilated(reached(seed, wide) | known, 2, within=candidate)
 
 
 def _with_shadow(lab: Floats, surface: Surface, outside: Mask) -> Mask:
@@ -166,24 +163,21 @@ def _with_shadow(lab: Floats, surface: Surface, outside: Mask) -> Mask:
     share = np.sum(light * lit, axis=-1) / np.maximum(np.sum(lit * lit, axis=-1), 1e-6)
     off = np.linalg.norm(light - share[..., None] * lit, axis=-1)
     darkened = (share > _DARKEST_SHADOW) & (share < 1.0) & (off < _SHADOW_COLOUR * np.linalg.norm(lit, axis=-1))
-    smooth = ndimage.gaussian_filter(colour, (1.0, 1.0, 0.0))
+    smooth = blurred(colour, 1.0)
     slope = np.sqrt(sum(np.sum(np.gradient(smooth, axis=axis) ** 2, axis=-1) for axis in (0, 1)))
     through = outside[region] | (darkened & (slope < _SHADOW_SLOPE))
-    through = ndimage.binary_opening(through, np.ones((3, 3))) | outside[region]
-    reached = ndimage.binary_propagation(outside[region], mask=through)
+    found = reached(outside[region], opened(through) | outside[region])
     grown = outside.copy()
-    grown[region] |= _open(reached & ~outside[region], outside[region])
+    grown[region] |= _open(found & ~outside[region], outside[region])
     return grown
 
 
 def _open(shadow: Mask, outside: Mask) -> Mask:
     """The parts of a shadow that fade out into the background; one that lies in the object is the object's own."""
-    label, count = ndimage.label(shadow, np.ones((3, 3)))
-    if count == 0:
-        return shadow
-    rim = ndimage.grey_dilation(label, footprint=np.ones((3, 3))) * ~shadow
-    faded = np.bincount(rim[outside], minlength=count + 1)
-    whole = np.bincount(rim.ravel(), minlength=count + 1)
+    label, area = parts(shadow)
+    rim = neighbouring_part(label) * ~shadow
+    faded = np.bincount(rim[outside], minlength=len(area))
+    whole = np.bincount(rim.ravel(), minlength=len(area))
     keep = faded >= _LEAST_OPEN * whole
     keep[0] = False
     return keep[label]
@@ -195,25 +189,12 @@ def _continued(lab: Floats, surface: Surface, outside: Mask) -> Floats:
     region = around(~outside)
     weight = outside[region].astype(np.float32)[..., None]
     planes = np.concatenate([(lab[region] - colour[region]) * weight, weight], axis=-1)
-    near = ndimage.gaussian_filter(planes, (2.5, 2.5, 0.0))
+    near = blurred(planes, 2.5)
     colour[region] += near[..., :3] / (near[..., 3:] + 0.02)
     return colour
 
 
-def around(mask: Mask, margin: int = 16) -> tuple[slice, slice]:
-    """The part of a picture that holds a mask, with a margin."""
-    found = ndimage.find_objects(mask.astype(np.int8))
-    if not found:
-        return slice(None), slice(None)
-    (top, bottom), (left, right) = ((axis.start, axis.stop) for axis in found[0])
-    return slice(max(0, top - margin), bottom + margin), slice(max(0, left - margin), right + margin)
-
-
 def _without_specks(outside: Mask) -> Mask:
     """Add what stands in the background but is far too small to be an object: noise, dust."""
-    label, count = ndimage.label(~outside, np.ones((3, 3)))
-    if count < 2:
-        return outside
-    area = np.bincount(label.ravel())
-    area[0] = 0
-    return outside | (area < 0.01 * area.max())[label] & ~(label == 0)
+    label, area = parts(~outside)
+    return outside | ((area < 0.01 * area.max())[label] & (label > 0))

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import ndimage
 from skimage.color import rgb2lab
 
 from ..errors import PictureError
-from .background import FLOOR, TOLERANCE, Mask, find_background, ring
+from .background import FLOOR, TOLERANCE, find_background, ring
 from .colour import Floats, srgb_to_linear
+from .masks import Mask, nearest_inside, parts
 from .matte import decontaminate, soft_edges, spread_inwards
 from .neural import neural_alpha
 from .read import Picture
@@ -151,7 +151,7 @@ def _doubt(alpha: Floats, longest: int) -> str:
         return f"the object covers {share:.0%} of the picture"
     if border > LARGEST_BORDER_SHARE:
         return f"the object covers {border:.0%} of the picture's border"
-    area = np.sort(np.bincount(ndimage.label(solid, np.ones((3, 3)))[0].ravel())[1:])
+    area = np.sort(parts(solid)[1][1:])
     if area[-2:].sum() < LEAST_IN_TWO_PARTS * area.sum():
         return f"what stands out falls into {len(area)} parts"
     return ""
@@ -162,5 +162,5 @@ def _opaque(rgba: Floats) -> Floats:
     hidden: Mask = rgba[..., 3] < 0.5
     if not hidden.any():
         return rgba[..., :3]
-    row, column = ndimage.distance_transform_edt(hidden, return_distances=False, return_indices=True)
+    row, column = nearest_inside(~hidden)
     return rgba[row, column, :3]

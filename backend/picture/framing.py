@@ -8,12 +8,11 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 from scipy.spatial import ConvexHull, QhullError
 from skimage.measure import find_contours
 
-from .background import Mask
 from .colour import Floats, premultiply, unpremultiply
+from .masks import Mask, dilated, parts
 from .resample import nearest, resample, weights
 
 Framing = Literal["object", "as-is"]
@@ -135,16 +134,12 @@ def _circumcentre(a: Points, b: Points, c: Points) -> Points:
 
 def _outline(alpha: Floats) -> Points:
     """[N, 2]: x and y where the opacity, taken at the pixels' middles and 0 around the picture, crosses a half."""
-    main = ndimage.binary_dilation(_main_parts(alpha >= 0.5), np.ones((3, 3)))
+    main = dilated(_main_parts(alpha >= 0.5))
     lines = find_contours(np.pad(alpha * main, 1), 0.499)  # less than a half: a matte may have nothing above it
     return np.concatenate(lines)[:, ::-1] - 0.5
 
 
 def _main_parts(solid: Mask) -> Mask:
     """Without dust: parts smaller than a thousandth of the largest."""
-    label, count = ndimage.label(solid, np.ones((3, 3)))
-    if count < 2:
-        return solid
-    area = np.bincount(label.ravel())
-    area[0] = 0
-    return (area >= 0.001 * area.max())[label]
+    label, area = parts(solid)
+    return solid & (area >= 0.001 * area.max())[label]

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import PictureError
-from .background import Mask
 from .colour import Floats
 from .framing import Frame
+from .masks import Mask
 from .read import LARGEST, check_file, load_image
 from .resample import resample, weights
 
@@ -68,7 +68,7 @@ def read_normals(path: str | Path, ratio: float) -> Floats:
 
 def frame_depth(depth: Floats, frame: Frame, inside: Mask) -> Floats:
     """Depth [size, size] in a frame: the nearest pixel's, for depths must not mix across an edge; NaN outside."""
-    rows, columns = frame.nearest(*depth.shape, len(inside))
+    rows, columns = frame.nearest(depth.shape[0], depth.shape[1], len(inside))
     there = inside & (rows >= 0)[:, None] & (columns >= 0)[None]
     return np.where(there, depth[rows[:, None], columns[None]], np.nan).astype(np.float32)
 

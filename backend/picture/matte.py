@@ -10,11 +10,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 from skimage.color import lab2rgb, rgb2lab
 
-from .background import Mask, around
 from .colour import Floats, linear_to_srgb, srgb_to_linear
+from .masks import (
+    Mask,
+    around,
+    averaged,
+    blurred,
+    depth_inside,
+    dilated,
+    eroded,
+    largest_in_parts,
+    layers_inside,
+    parts,
+)
 
 _HALO = 12.0
 """ΔE from the background up to which a pale fringe is taken for compression or glow."""
@@ -59,20 +69,20 @@ def _refine(srgb: Floats, lab: Floats, inside: Mask, background: Floats) -> Matt
     place = _projection(light, front, behind)
     contrast = np.linalg.norm(rgb2lab(linear_to_srgb(front)) - background, axis=-1)
 
-    outer = ndimage.binary_dilation(inside, np.ones((3, 3))) & ~inside
-    band = ~ndimage.binary_erosion(inside, iterations=width, border_value=1) & inside
+    outer = dilated(inside) & ~inside
+    band = ~eroded(inside, width, four=True) & inside
     mixed = outer | _reached(~inside, band & (place < 0.97), width)
     trust = np.clip(contrast / _CLEAR * 1.5 - 0.5, 0.0, 1.0)
-    plain = ndimage.gaussian_filter(inside.astype(np.float32), 0.7)
+    plain = blurred(inside.astype(np.float32), 0.7)
     alpha = np.where(mixed, trust * place + (1.0 - trust) * plain, inside).astype(np.float32)
     alpha[alpha < 0.02] = 0.0
-    edge = inside & ndimage.binary_dilation(~inside)
+    edge = inside & dilated(~inside, four=True)
     return Matte(alpha, decontaminate(light, alpha, front, behind), contrast[edge].astype(np.float32))
 
 
 def _edge_width(inside: Mask, distance: Floats) -> int:
     """Pixels from the object's rim to where most of it differs no more from the background: 2 where it is sharp."""
-    depth = ndimage.distance_transform_cdt(np.pad(inside, 1, mode="edge"), "taxicab")[1:-1, 1:-1]
+    depth = layers_inside(inside)
     layers = [distance[depth == layer] for layer in range(1, _WIDEST + 3)]
     typical = [float(np.median(layer)) for layer in layers if layer.size]
     for width in range(2, min(_WIDEST, len(typical) - 2)):
@@ -86,14 +96,11 @@ def _without_halo(light: Floats, inside: Mask, behind: Floats, distance: Floats)
     front = spread_inwards(light, inside, _HALO_WIDTH, distance)
     pale = inside & (_projection(light, front, behind) < _FAINT) & (distance < _HALO)
     inside = inside & ~_reached(~inside, pale, _HALO_WIDTH)
-    label, count = ndimage.label(inside, np.ones((3, 3)))
-    if count < 2:
-        return inside
-    area = np.bincount(label.ravel())[1:]
-    strongest = np.asarray(ndimage.maximum(distance, label, np.arange(1, count + 1)))
+    label, area = parts(inside)
+    strongest = largest_in_parts(distance, label, len(area) - 1)
     main = int(np.argmax(area))
     island = (area < 0.2 * area[main]) & (strongest < min(_HALO, strongest[main] / 2.0))
-    return inside & ~np.concatenate([[False], island])[label]
+    return inside & ~island[label]
 
 
 def spread_inwards(light: Floats, inside: Mask, reach: float, favour: Floats | None = None) -> Floats:
@@ -101,16 +108,16 @@ def spread_inwards(light: Floats, inside: Mask, reach: float, favour: Floats | N
 
     ``reach`` in pixels; with ``favour`` [H, W] the pixels count by its square too.
     """
-    depth = ndimage.distance_transform_edt(np.pad(inside, 1, mode="edge"))[1:-1, 1:-1]
-    weight = (np.minimum(depth, reach) ** 3).astype(np.float32)
+    depth = depth_inside(inside)
+    weight = np.minimum(depth, np.float32(reach)) ** 3
     if favour is not None:
         weight *= favour**2
     planes = np.concatenate([light * weight[..., None], weight[..., None]], axis=-1)
-    near = ndimage.gaussian_filter(planes, (reach / 2.0, reach / 2.0, 0.0), truncate=3.0)
+    near = blurred(planes, reach / 2.0)
     size = 2 * round(4.0 * reach) + 1
-    far = ndimage.uniform_filter(planes, (size, size, 1))  # answers where nothing is near
+    far = averaged(planes, size)  # answers where nothing is near
     mean = near + 1e-6 * np.maximum(far, 0.0)
-    return mean[..., :3] / np.maximum(mean[..., 3:], 1e-12)
+    return (mean[..., :3] / np.maximum(mean[..., 3:], 1e-12)).astype(np.float32)
 
 
 def decontaminate(light: Floats, alpha: Floats, front: Floats, behind: Floats) -> Floats:
@@ -128,4 +135,4 @@ def _projection(light: Floats, front: Floats, behind: Floats) -> Floats:
 
 def _reached(start: Mask, through: Mask, steps: int) -> Mask:
     """What of ``through`` can be reached from ``start`` in some steps."""
-    return ndimage.binary_dilation(start, iterations=steps, mask=start | through) & ~start
+    return dilated(start, steps, within=start | through, four=True) & ~start

@@ -11,6 +11,7 @@ import io
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -168,7 +169,8 @@ def _to_srgb(image: Image.Image, profile: ImageCms.ImageCmsProfile | None) -> Im
     if image.mode == "LAB":
         profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
     spaces = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}
-    mode = spaces.get(profile.profile.xcolor_space.strip()) if profile is not None else None
+    description: Any = None if profile is None else profile.profile
+    mode = None if description is None else spaces.get(description.xcolor_space.strip())
     if mode == "RGB" and image.mode in {"L", "YCbCr"}:
         image = image.convert("RGB")
     if profile is None or mode != image.mode:
@@ -200,7 +202,7 @@ def _working_copy(colour: Levels, alpha: Levels | None) -> Floats:
     short, narrow = max(1, round(height / scale)), max(1, round(width / scale))
     columns = weights(width, narrow, 0.0, width / narrow)
     rows = weights(height, short, 0.0, height / short)
-    table = srgb_to_linear(_unit(np.arange(int(np.iinfo(colour.dtype).max) + 1, dtype=colour.dtype)))
+    table = srgb_to_linear(np.linspace(0.0, 1.0, int(np.iinfo(colour.dtype).max) + 1))
     light = np.zeros((short, narrow, 4), np.float32)
     for top in range(0, height, _STRIP):
         strip = slice(top, top + _STRIP)

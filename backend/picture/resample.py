@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
 from .colour import Floats
 
+Matrix = Any
+"""scipy's sparse array, which has no types."""
 
-def weights(source: int, target: int, start: float, step: float) -> sparse.csr_array:
+
+def weights(source: int, target: int, start: float, step: float) -> Matrix:
     """The matrix [target, source] that resamples one axis.
 
     Target pixel i covers [start + i·step, start + (i + 1)·step) of the source, whose pixel j covers [j, j + 1). The
@@ -31,7 +36,7 @@ def weights(source: int, target: int, start: float, step: float) -> sparse.csr_a
     return sparse.csr_array((values, (row, index[row, column])), shape=(target, source))
 
 
-def resample(planes: Floats, rows: sparse.csr_array, columns: sparse.csr_array) -> Floats:
+def resample(planes: Floats, rows: Matrix, columns: Matrix) -> Floats:
     """Apply ``rows`` [h, H] and ``columns`` [w, W] to planes [H, W, C]: [h, w, C]."""
     height, width, channels = planes.shape
     down = (rows @ planes.reshape(height, width * channels)).reshape(-1, width, channels)

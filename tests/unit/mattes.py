@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from scipy import ndimage
 
 from backend.picture.colour import linear_to_srgb, srgb_to_linear
 
-Array = NDArray[np.floating]
+Array = NDArray[Any]
 SUPER = 4
 """Samples a pixel along each axis."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from backend.picture.framing import BALL_FILL, LARGEST_EXTENT, enclosing_circle,
 from backend.picture.resample import nearest, resample, weights
 from tests.unit.mattes import object_matte, picture_of
 
-CAMERA = {"distance": 3.0, "field_of_view": 40.0}
+CAMERA: dict[str, Any] = {"distance": 3.0, "field_of_view": 40.0}
 
 
 def cutout(rgba: np.ndarray) -> Cutout:
@@ -53,9 +54,9 @@ def test_extent_is_that_of_the_ball(distance: float, field_of_view: float) -> No
 @pytest.mark.parametrize(("distance", "field_of_view"), [(3.0, 40.0), (2.5, 50.0), (4.0, 60.0)])
 @pytest.mark.parametrize("at", [(150, 200, 60.0, 80.0, 50.0), (80, 64, 40.0, 30.0, 12.0), (300, 90, 45.0, 250.0, 45.0)])
 def test_the_silhouette_is_that_of_the_ball(distance: float, field_of_view: float, at: tuple[float, ...]) -> None:
-    height, width, *where = at
+    height, width, x, y, radius = at
     size = 128
-    given_disc = disc(int(height), int(width), *where)
+    given_disc = disc(int(height), int(width), x, y, radius)
     alpha = frame(given_disc, size, distance=distance, field_of_view=field_of_view).rgba[..., 3]
     ball = ball_seen(distance, field_of_view, size)
     solid = alpha >= 0.5
@@ -284,7 +285,9 @@ def test_depth_does_not_mix_across_edges(tmp_path: Path) -> None:
 
 
 def test_preview_of_unknown_maps() -> None:
-    shown = preview_image(np.zeros((8, 8, 4), np.float32), np.full((8, 8), np.nan, np.float32), np.zeros((8, 8, 3)))
+    shown = preview_image(
+        np.zeros((8, 8, 4), np.float32), np.full((8, 8), np.nan, np.float32), np.zeros((8, 8, 3), np.float32)
+    )
     assert shown.shape == (8, 24, 3) and np.all(shown[:, 8:] == 0.0)
 
 

@@ -11,9 +11,10 @@ import pytest
 from scipy import ndimage
 
 from backend.errors import PictureError
-from backend.picture import Picture, cut_out
+from backend.picture import Picture, Way, cut_out
 from backend.picture.background import find_background
 from backend.picture.colour import linear_to_srgb, over, srgb_to_linear
+from backend.picture.masks import eroded
 from backend.picture.neural import installed_model
 from tests.unit.mattes import BACKGROUNDS, SHAPES, background, object_matte, picture_of
 
@@ -79,7 +80,7 @@ def test_no_fringe_before_another_background() -> None:
     light = true[..., None] * srgb_to_linear([0.2, 0.1, 0.1]) + (1.0 - true[..., None])
     cutout = cut_out(picture(np.round(linear_to_srgb(light) * 255) / 255))
     assert over(cutout.rgba, 0.0).max() < 0.22
-    assert over(cutout.rgba, 1.0)[ndimage.binary_erosion(true == 1.0)].max() < 0.22
+    assert over(cutout.rgba, 1.0)[eroded(true == 1.0)].max() < 0.22
 
 
 def test_out_of_focus() -> None:
@@ -193,7 +194,8 @@ def test_what_is_not_sure_is_refused(what: str) -> None:
 
 def test_a_way_that_is_asked_for_is_the_only_one() -> None:
     image, _, _ = picture_of("blob", "white", 96)
-    for way, why in (("transparency", "nothing is transparent"), ("rembg", "not installed")):
+    ways: list[tuple[Way, str]] = [("transparency", "nothing is transparent"), ("rembg", "not installed")]
+    for way, why in ways:
         with pytest.raises(PictureError, match=why):
             cut_out(picture(image / 255.0), way)
 
