@@ -38,6 +38,12 @@ class ModelError(DreamlatheError):
     code = "model"
 
 
+class PictureError(DreamlatheError):
+    """A picture that cannot be read, or whose object cannot be told from its background."""
+
+    code = "picture"
+
+
 class OutputError(DreamlatheError):
     """An output folder that cannot be written, or a job folder that holds another request."""
 

@@ -102,7 +102,7 @@ def describe(error: BaseException) -> Failed:
 
 def exit_code(code: str) -> int:
     """Of a process that ends with an error: 2 for what the user can put right, 130 for a stop, 1 for the rest."""
-    return {"request": 2, "vocabulary": 2, "model": 2, "output": 2, "cancelled": 130}.get(code, 1)
+    return {"request": 2, "vocabulary": 2, "model": 2, "picture": 2, "output": 2, "cancelled": 130}.get(code, 1)
 
 
 def _check_folder(request: Request, folder: Path, *, redo: bool) -> None:

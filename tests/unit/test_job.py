@@ -22,6 +22,7 @@ from backend.errors import (
     DreamlatheError,
     ModelError,
     OutputError,
+    PictureError,
     RequestError,
     SetupError,
     VocabularyError,
@@ -316,7 +317,7 @@ def test_memory_that_is_full_is_said(tmp_path: Path, error: Exception, monkeypat
 
 
 def test_exit_codes() -> None:
-    told = [RequestError(""), VocabularyError(""), ModelError(""), OutputError("")]
+    told = [RequestError(""), VocabularyError(""), ModelError(""), PictureError(""), OutputError("")]
     assert {exit_code(describe(error).code) for error in told} == {2}
     assert {exit_code(describe(error).code) for error in (DivergedError(""), SetupError(""), KeyError("x"))} == {1}
     assert exit_code(describe(Cancelled("")).code) == exit_code(describe(KeyboardInterrupt()).code) == 130

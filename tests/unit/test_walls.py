@@ -42,25 +42,27 @@ BLENDER_SIDE_MAY_IMPORT = {"errors", "settings", "request", "events", "cameras"}
 
 # The rooms of the backend from left to right: a room may import what stands left of it …
 FLOW = (
-    *("errors", "settings", "request", "events", "files", "threads", "cameras"),
+    *("errors", "settings", "request", "events", "files", "threads", "cameras", "picture"),
     *("field", "rendering", "guidance", "meshing"),
     *("schedules", "health", "checkpoint", "optimize", "job", "toybox"),
 )
 # … but for these, which do not know each other.
 STRANGERS = {
-    "field": {"events", "cameras"},
-    "rendering": {"events"},
-    "guidance": {"events", "field", "rendering"},
-    "meshing": {"events", "guidance"},
-    "schedules": {"field", "rendering", "guidance", "meshing"},
-    "health": {"guidance", "meshing"},
-    "checkpoint": {"guidance", "meshing"},
+    "picture": {"settings", "events", "threads"},
+    "field": {"events", "cameras", "picture"},
+    "rendering": {"events", "picture"},
+    "guidance": {"events", "picture", "field", "rendering"},
+    "meshing": {"events", "picture", "guidance"},
+    "schedules": {"picture", "field", "rendering", "guidance", "meshing"},
+    "health": {"picture", "guidance", "meshing"},
+    "checkpoint": {"picture", "guidance", "meshing"},
     "optimize": {"meshing"},
     "toybox": {"events", "field", "rendering", "schedules", "health", "checkpoint", "optimize", "job"},
 }
 WAYS_IN = {"worker", "cli", "__main__"}
 STANDARD_LIBRARY_ONLY = {"errors", "settings", "request", "events", "files"}
 NUMPY_ONLY = {"cameras"}
+WITHOUT_TENSORS = {"picture"}
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,8 @@ def _wrongs_of_backend(here: str, each: Import) -> Iterator[str]:
             yield f"{here} needs the standard library alone"
         elif here in NUMPY_ONLY and top != "numpy" and top not in sys.stdlib_module_names:
             yield f"{here} needs numpy alone"
+        elif here in WITHOUT_TENSORS and top in TENSOR_MODULES:
+            yield f"{here} needs no tensors"
         return
     if top != "backend":
         yield "the backend knows nothing of the Blender side"
@@ -208,6 +212,9 @@ def test_the_documented_rooms_are_the_rooms_with_walls() -> None:
         ("backend/cameras.py", "import torch"),
         ("backend/request.py", "import numpy as np"),
         ("backend/request.py", "from .cameras import rays"),
+        ("backend/picture/read.py", "import torch"),
+        ("backend/picture/framing.py", "from ..field import Field"),
+        ("backend/guidance/__init__.py", "from ..picture import prepare"),
         ("backend/field/__init__.py", "from ..rendering import Renderer"),
         ("backend/guidance/__init__.py", "from ..field import Field"),
         ("backend/rendering/march.py", "from .. import optimize"),
@@ -235,6 +242,11 @@ def test_a_violation_is_caught(path: str, source: str) -> None:
             "import torch\nfrom . import kernels\nfrom ..field import Field\nfrom ..cameras import rays",
         ),
         ("backend/request.py", "import json\nfrom .errors import RequestError"),
+        (
+            "backend/picture/preview.py",
+            "import scipy\nfrom ..cameras import rays\nfrom ..files import write_atomically",
+        ),
+        ("backend/job.py", "from .picture import prepare"),
         ("tests/unit/test_field.py", "import torch\nfrom backend.field import Field"),
         ("benchmarks/speed.py", "import torch"),
     ],
