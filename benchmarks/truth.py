@@ -10,12 +10,15 @@ from backend.meshing.mesh import Mesh, vertex_normals
 from backend.rendering import linear_to_srgb
 from backend.toybox.shapes import BOX, SPHERE, Solids
 
+Surface = tuple[NDArray[np.float64], NDArray[np.int32]]
+"""Vertices [V, 3] and faces [F, 3]."""
+
 RESOLUTION = 128
 _FINE = 2
 """Cells of the volume per cell of the true mesh's grid, along an edge: rounds off the stairs."""
 
 
-def true_surface(solids: Solids) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+def true_surface(solids: Solids) -> Surface:
     """The object's surface: vertices [V, 3] and faces [F, 3], by marching cubes."""
     from skimage.measure import marching_cubes
 
@@ -25,22 +28,22 @@ def true_surface(solids: Solids) -> tuple[NDArray[np.float64], NDArray[np.int32]
     return (corners - 0.5) / RESOLUTION * 2 - 1, faces[:, ::-1].astype(np.int32)
 
 
-def shape_score(mesh: Mesh, solids: Solids, seed: int = 0) -> dict[str, float]:
-    """Volume IoU, and Chamfer distance in radii of the ball."""
+def shape_score(mesh: Mesh, solids: Solids, surface: Surface | None = None, seed: int = 0) -> dict[str, float]:
+    """Volume IoU, and Chamfer distance in radii of the ball; ``surface`` is :func:`true_surface`'s, if it is known."""
     rng = np.random.default_rng(seed)
     ours = sample_surface(mesh.vertices, mesh.faces, 20_000, rng)
-    true = sample_surface(*true_surface(solids), 20_000, rng)
+    true = sample_surface(*(surface or true_surface(solids)), 20_000, rng)
     return {
         "iou": volume_iou(voxelize(mesh.vertices, mesh.faces, RESOLUTION), solids.volume(RESOLUTION)),
         "chamfer": chamfer_distance(ours, true),
     }
 
 
-def true_mesh(solids: Solids) -> Mesh:
-    """The object as a mesh whose texture is a strip of its solids' colours."""
+def true_mesh(solids: Solids, surface: Surface | None = None) -> Mesh:
+    """The object as a mesh whose texture is a strip of its solids' colours; ``surface`` as in :func:`shape_score`."""
     import torch
 
-    points, faces = true_surface(solids)
+    points, faces = surface or true_surface(solids)
     owner = _owners(solids, points[faces].mean(1))
     side = max(4, len(solids.colour))
     texture = np.zeros((side, side, 3), np.uint8)
@@ -60,7 +63,7 @@ def true_mesh(solids: Solids) -> Mesh:
 def two_faced(mesh: Mesh) -> Mesh:
     """The front half of a mesh and its mirror image behind: what the Janus problem makes."""
     front = mesh.faces[mesh.vertices[mesh.faces][:, :, 1].mean(1) < 0]
-    vertices = mesh.vertices * np.array((1, 1, 1), np.float32)
+    vertices = mesh.vertices.copy()
     vertices[:, 1] = np.minimum(vertices[:, 1], 0)
     count, flip = len(vertices), np.array((1, -1, 1), np.float32)
     return Mesh(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..request import GuidanceSettings
+from .inversion import inversion_scale
 from .perp_neg import Negatives, combine, negative_weights, select_negatives
 from .view_prompts import TextEmbeddings, view_weights
 
@@ -87,12 +88,9 @@ def guided_noise(
 def inversion_noise(
     network: NoiseNetwork, noisy: Tensor, timesteps: Tensor, condition: Condition, settings: GuidanceSettings
 ) -> Tensor:
-    """The noise [B, C, h, w] by which a picture is inverted: without a prompt for ISM, with it for SDI.
-
-    SDI inverts under the guidance scale's negative (its section 4.3): what guidance will add, inversion takes away.
-    """
+    """The noise [B, C, h, w] by which a picture is inverted, words alone, at :func:`.inversion.inversion_scale`."""
     batch = len(noisy)
-    scale = 0.0 if settings.distillation == "ism" else -settings.guidance_scale
+    scale = inversion_scale(settings)
     rows = batch if scale == 0.0 else 2 * batch
     mask = None if condition.mask is None else condition.mask[:rows]
     copies = rows // batch

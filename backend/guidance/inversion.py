@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from ..request import GuidanceSettings, ViewGuidanceSettings
     from .distillation import NoiseSchedule
 
 Predict = Callable[[Tensor, Tensor], Tensor]
@@ -20,6 +21,14 @@ Predict = Callable[[Tensor, Tensor], Tensor]
 
 ISM_GAP = 0.05
 """Share of the schedule between ISM's two timesteps (50 of 1000)."""
+
+
+def inversion_scale(settings: GuidanceSettings | ViewGuidanceSettings) -> float:
+    """The guidance scale under which a picture is inverted: none for ISM, and for SDI the negative of guidance's own.
+
+    What guidance will add, SDI's inversion takes away (its section 4.3).
+    """
+    return 0.0 if settings.distillation == "ism" else -settings.guidance_scale
 
 
 def invert(latents: Tensor, timesteps: Tensor, predict: Predict, schedule: NoiseSchedule, steps: int) -> Tensor:

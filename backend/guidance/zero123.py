@@ -30,6 +30,7 @@ from ..errors import ModelError
 from ..request import ViewGuidanceSettings
 from .distillation import NoiseSchedule, score_gradient
 from .interface import GuidanceResult
+from .inversion import inversion_scale
 from .latents import encode, image_size, judged, resized
 from .loading import check_scheduler, check_unet, load_network, load_schedule, loaded, quiet
 from .model_folder import ModelFolder, check_part, read_json, weights_variant
@@ -178,8 +179,7 @@ class Zero123Guidance:
                 return self.guided_noise(noisy, timesteps, condition, settings.guidance_scale)
 
             def invert(noisy: Tensor, timesteps: Tensor) -> Tensor:
-                scale = 0.0 if settings.distillation == "ism" else -settings.guidance_scale
-                return self.guided_noise(noisy, timesteps, condition, scale)
+                return self.guided_noise(noisy, timesteps, condition, inversion_scale(settings))
 
             score = score_gradient(latents, predict, self.networks.schedule, settings, progress, generator, invert)
             weighted = condition.scales.view(-1, 1, 1, 1) * score.gradient

@@ -23,11 +23,8 @@ from .assets import judged, make
 from .subjects import LOOKS, VARIANTS, Asset, has_face
 
 
-def run(arguments: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+def run(arguments: argparse.Namespace, judge: Any) -> dict[str, list[dict[str, Any]]]:
     """All assets by variant."""
-    from backend.toybox.judge import kept_judge
-
-    judge, _ = kept_judge(arguments.out / "judge.pt")
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in arguments.variants}
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(arguments.workers, context, max_tasks_per_child=1) as pool:
@@ -60,11 +57,13 @@ def controls(judge: Any) -> dict[str, Any]:
     from backend.toybox.world import make_object
 
     from ..truth import true_mesh, two_faced
-    from .measures import judge_mesh
+    from .measures import judge_mesh, views
 
-    looks = [look for look in LOOKS if has_face(look)]
-    true = [judge_mesh(true_mesh(make_object(look)), look, judge) for look in LOOKS]
-    double = [judge_mesh(two_faced(true_mesh(make_object(look))), look, judge) for look in looks]
+    meshes = {look: true_mesh(make_object(look)) for look in LOOKS}
+    doubles = {look: two_faced(mesh) for look, mesh in meshes.items() if has_face(look)}
+    true, double = (
+        [judge_mesh(mesh, views(mesh), look, judge) for look, mesh in kind.items()] for kind in (meshes, doubles)
+    )
     return {
         "true_meshes": {
             "janus_rate": sum(row["janus"] for row in true) / len(true),
@@ -108,7 +107,7 @@ def main() -> None:
     judge, skill = kept_judge(arguments.out / "judge.pt")
     checks = controls(judge)
     print(json.dumps({"judge": skill, "controls": checks}, indent=2), flush=True)
-    rows = run(arguments)
+    rows = run(arguments, judge)
     asked = Counter(asset.variant for asset in chosen(arguments))
     variants = {name: {**summary(found), "failed": asked[name] - len(found)} for name, found in rows.items() if found}
     print(table(variants))

@@ -30,8 +30,9 @@ def judged(asset: Asset, folder: Path, seconds: float, judge: Any) -> dict[str, 
 
     mesh = read_mesh(folder / "mesh.glb")
     row: dict[str, Any] = {"kind": asset.look.kind, "face": has_face(asset.look), "seconds": seconds}
-    row |= measure(mesh, asset.look, judge)
-    strip(views(mesh), AZIMUTHS).save(folder / "views.png")
+    seen = views(mesh)
+    row |= measure(mesh, seen, asset.look, judge)
+    strip(seen, AZIMUTHS).save(folder / "views.png")
     (folder / "janus").touch() if row["janus"] else (folder / "janus").unlink(missing_ok=True)
     (folder / "measured.json").write_text(json.dumps(row, indent=2) + "\n", encoding="utf-8")
     return row

@@ -19,7 +19,7 @@ from backend.toybox.judge import Judge
 from backend.toybox.model import IMAGE_SIZE
 from backend.toybox.world import Look, make_object
 
-from ..truth import shape_score, true_mesh
+from ..truth import shape_score, true_mesh, true_surface
 from .subjects import LOOKS
 
 AZIMUTHS = np.arange(0.0, 360.0, 10.0)
@@ -52,35 +52,38 @@ def front_where_none_is(front: NDArray[np.floating]) -> float:
     return float(smoothed[turn >= NOT_FRONT].max())
 
 
-def judge_mesh(mesh: Mesh, look: Look, judge: Judge) -> dict[str, Any]:
-    """Janus or not, and in how many views the prompt is found among all prompts."""
-    coloured, shape = _for_judge(views(mesh)), _for_judge(views(uncoloured(mesh)))
+def judge_mesh(mesh: Mesh, seen: NDArray[np.float32], look: Look, judge: Judge) -> dict[str, Any]:
+    """Janus or not, and in how many of ``seen``, the mesh's :func:`views`, the prompt is found among all prompts."""
+    coloured, shape = _for_judge(seen), _for_judge(views(uncoloured(mesh)))
     verdict, bare = judge.verdict(coloured), judge.verdict(shape)
     kinds = [KIND_NAMES.index(other.kind) for other in LOOKS]
     colours = [COLOUR_NAMES.index(other.colour or "") for other in LOOKS]
     told = (verdict.kind[:, kinds].log() + verdict.colour[:, colours].log()).argmax(1)
     shaped = bare.kind[:, kinds].argmax(1)  # two prompts of one kind cannot be told apart by shape
-    front = verdict.view[:, VIEWS.index("front")].numpy()
+    elsewhere = front_where_none_is(verdict.view[:, VIEWS.index("front")].numpy())
     return {
-        "front_elsewhere": front_where_none_is(front),
-        "janus": front_where_none_is(front) > 0.5,
+        "front_elsewhere": elsewhere,
+        "janus": elsewhere > 0.5,
         "r_precision_textured": float((told == LOOKS.index(look)).float().mean()),
         "r_precision_textureless": float(np.mean([LOOKS[i].kind == look.kind for i in shaped.tolist()])),
     }
 
 
-def measure(mesh: Mesh, look: Look, judge: Judge) -> dict[str, Any]:
-    """Everything that is measured of one mesh."""
+def measure(mesh: Mesh, seen: NDArray[np.float32], look: Look, judge: Judge) -> dict[str, Any]:
+    """Everything that is measured of one mesh, ``seen`` as its :func:`views` show it."""
     solids = make_object(look)
-    truth = true_mesh(solids)
-    return {**judge_mesh(mesh, look, judge), **shape_score(mesh, solids), "colour_error": colour_error(mesh, truth)}
+    surface = true_surface(solids)
+    return {
+        **judge_mesh(mesh, seen, look, judge),
+        **shape_score(mesh, solids, surface),
+        "colour_error": colour_error(seen, views(true_mesh(solids, surface))),
+    }
 
 
-def colour_error(mesh: Mesh, truth: Mesh) -> float:
-    """Median CIEDE2000 difference where both are seen, over the 36 views."""
+def colour_error(ours: NDArray[np.float32], true: NDArray[np.float32]) -> float:
+    """Median CIEDE2000 difference of :func:`views` of two meshes, where both are seen."""
     from skimage.color import deltaE_ciede2000, rgb2lab
 
-    ours, true = views(mesh), views(truth)
     both = (ours[..., 3] > 0.99) & (true[..., 3] > 0.99)
     if not both.any():
         return float("nan")
