@@ -79,6 +79,15 @@ class CheckpointStore:
                 path.unlink()
         return None
 
+    def take_over(self, other: CheckpointStore) -> bool:
+        """Begin with the newest good checkpoint of another job; False if it has none. What was here is kept, if any."""
+        if self._newest.exists() or self._previous.exists():
+            return True
+        checkpoint = other.load_regular()
+        if checkpoint is not None:
+            self.save(checkpoint)
+        return checkpoint is not None
+
     def load_regular(self) -> Checkpoint | None:
         """The newest good checkpoint that was written at a fixed step."""
         for path in (self._newest, self._previous):

@@ -5,7 +5,7 @@
     request.json   written first; the folder belongs to this request
     log.txt        for people          events.jsonl   for programs
     checkpoint.safetensors, checkpoint.previous.safetensors
-    preview.png    mesh.glb   mesh.obj (.mtl, .png)   turntable.png   turntable.webp
+    preview.png    mesh.glb   mesh.obj (.mtl, .png)   turntable.png   turntable.webp   thumbnail.png
     metrics.json   written last; a folder that has it is finished
 
 Heavy libraries are imported only when everything that can be checked without them is checked, and the folder is made
@@ -27,6 +27,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from .continuation import Origin, check_origin, take_over
 from .errors import Cancelled, DivergedError, DreamlatheError, OutputError, RequestError, SetupError
 from .events import Event, Failed, Finished, Heartbeat, Message, Phase, Preview, Progress, encode
 from .files import check_writable, locked, output_errors, write_atomically
@@ -42,18 +43,28 @@ if TYPE_CHECKING:
 Report = Callable[[Event], None]
 ShouldStop = Callable[[], bool]
 
-RESULTS = ("mesh.glb", "mesh.obj", "mesh.mtl", "mesh.png", "turntable.png", "turntable.webp")
+RESULTS = ("mesh.glb", "mesh.obj", "mesh.mtl", "mesh.png", "turntable.png", "turntable.webp", "thumbnail.png")
 _WORKING_FILES = ("checkpoint.safetensors", "checkpoint.previous.safetensors", "preview.png", "log.txt", "events.jsonl")
 _PARTIAL = ".partial"
 _LOGGED_STEPS = 50
 """Steps between two progress lines of the log."""
 
 
-def run_job(request: Request, folder: Path, report: Report, should_stop: ShouldStop, *, redo: bool = False) -> Path:
+def run_job(
+    request: Request,
+    folder: Path,
+    report: Report,
+    should_stop: ShouldStop,
+    *,
+    redo: bool = False,
+    start_from: Path | None = None,
+) -> Path:
     """Run a request in ``folder`` (made if need be), or go on with it there; returns the folder.
 
     A folder in which the same request is finished is returned at once, unless ``redo`` says to start over.
-    ``should_stop`` is asked at every step. Raises the errors of :mod:`.errors`: RequestError and its kin, ModelError
+    ``should_stop`` is asked at every step. With ``start_from``, the folder of a job that differs in nothing but fewer
+    steps and another mesh, a new job goes on from that one's end; it is not the mesh of the whole number of steps, since
+    what changes with the step was nearer its end already. metrics.json then says so. Raises the errors of :mod:`.errors`: RequestError and its kin, ModelError
     and SetupError before anything is written, OutputError for a folder that cannot be written, is taken, or holds
     another request, DivergedError, and Cancelled, after which the folder goes on when the job is run again.
     """
@@ -63,8 +74,9 @@ def run_job(request: Request, folder: Path, report: Report, should_stop: ShouldS
         report(Finished(str(folder)))
         return folder
     _check_folder(request, folder, redo=redo)
+    origin = None if start_from is None else check_origin(request, start_from)
     try:
-        return _run(request, folder, report, should_stop, redo=redo)
+        return _run(request, folder, report, should_stop, redo=redo, origin=origin)
     except KeyboardInterrupt:
         raise Cancelled("Stopped.", "The same request in the same folder goes on.") from None
     except MemoryError:
@@ -133,7 +145,15 @@ def _bytes_needed(request: Request) -> int:
     return checkpoints + 9 * mesh.texture_size**2 + 500 * mesh.faces + 16_000_000
 
 
-def _run(request: Request, folder: Path, report: Report, should_stop: ShouldStop, *, redo: bool) -> Path:
+def _run(
+    request: Request,
+    folder: Path,
+    report: Report,
+    should_stop: ShouldStop,
+    *,
+    redo: bool,
+    origin: Origin | None,
+) -> Path:
     started = time.perf_counter()
     early: list[Event] = []
 
@@ -149,11 +169,15 @@ def _run(request: Request, folder: Path, report: Report, should_stop: ShouldStop
         _check_folder(request, folder, redo=redo)
         if redo:
             _clear(folder)
+        if origin is not None:
+            take_over(request, folder, origin)
         write_atomically(folder / "request.json", f"{request.to_json()}\n".encode())
         with _JobLog(folder, report) as log:
             log.record(*early)
             metrics = _make(request, folder, device, guidance, log.report, should_stop)
             metrics["seconds"]["model"] = round(loaded, 3)
+            if origin is not None:
+                metrics["start_from"] = origin.digest
             write_atomically(folder / "metrics.json", f"{json.dumps(metrics, indent=2)}\n".encode())
             log.report(Phase("done"))
             log.report(Finished(str(folder)))
@@ -271,7 +295,7 @@ def versions() -> dict[str, str]:
 
 def _write_results(mesh: Mesh, folder: Path, check: Callable[[], None]) -> None:
     """Write all files beside, then move them to their names, so that no half of a result is ever seen."""
-    from .meshing import write_glb, write_obj, write_turntable  # noqa: PLC0415
+    from .meshing import write_glb, write_obj, write_thumbnail, write_turntable  # noqa: PLC0415
 
     partial = folder / _PARTIAL
     shutil.rmtree(partial, ignore_errors=True)
@@ -282,6 +306,7 @@ def _write_results(mesh: Mesh, folder: Path, check: Callable[[], None]) -> None:
             write_obj(mesh, partial / "mesh.obj")
             check()
             write_turntable(mesh, partial / "turntable.png", partial / "turntable.webp")
+            write_thumbnail(mesh, partial / "thumbnail.png")
             check()
             for path in sorted(partial.iterdir()):
                 path.replace(folder / path.name)

@@ -20,6 +20,8 @@ bpy: Any = importlib.import_module("bpy")
 STAND_IN, RESULTS, *HOLD = sys.argv[sys.argv.index("--") + 1 :]
 NAME = next(each.module for each in bpy.context.preferences.addons if each.module.endswith(".dreamlathe"))
 supervisor: Any = importlib.import_module(f"{NAME}.bridge.supervisor")
+queue: Any = importlib.import_module(f"{NAME}.bridge.queue")
+frames: Any = importlib.import_module(f"{NAME}.bridge.frames")
 client: Any = importlib.import_module(f"{NAME}.bridge.worker_client")
 drawn: set[str] = set()
 
@@ -47,6 +49,12 @@ def view() -> Any:
     area = next(area for area in bpy.context.window_manager.windows[0].screen.areas if area.type == "VIEW_3D")
     area.spaces.active.show_region_ui = True
     return area
+
+
+def redraw() -> None:
+    """Draw all of the 3D view anew."""
+    for region in view().regions:
+        region.tag_redraw()
 
 
 def invoke(operator: Any, **values: Any) -> Any:
@@ -85,8 +93,8 @@ def story() -> Iterator[float]:
         if region.type == "UI":
             region.active_panel_category = "Dreamlathe"
     view().tag_redraw()
-    yield from until(lambda: "DREAMLATHE_PT_job" in drawn, "the panels are drawn")
-    assert {"DREAMLATHE_PT_prompt", "DREAMLATHE_PT_cameras", "DREAMLATHE_PT_quality"} <= drawn, drawn
+    yield from until(lambda: "DREAMLATHE_PT_jobs" in drawn, "the panels are drawn")
+    assert {"DREAMLATHE_PT_source", "DREAMLATHE_PT_cameras", "DREAMLATHE_PT_quality"} <= drawn, drawn
     assert not bpy.app.timers.is_registered(supervisor._tick)
     yield from picture("idle")
     yield from generate()
@@ -107,14 +115,14 @@ def generate() -> Iterator[float]:
     assert supervisor.job().status.active
     yield from until(lambda: supervisor.job().status.step > 20, "the job advances beside the interface")
     drawn.clear()
-    yield from until(lambda: "DREAMLATHE_PT_job" in drawn, "progress is drawn")
+    yield from until(lambda: "DREAMLATHE_PT_jobs" in drawn, "progress is drawn")
     yield from picture("running")
     assert invoke(bpy.ops.dreamlathe.cancel) == {"FINISHED"}
-    yield from until(lambda: not supervisor.running(), "the job ends")
+    yield from until(lambda: not queue.busy(), "the job ends")
     settings.prompt = "a red duck"
     bpy.ops.ed.undo_push(message="Prompt")
     assert invoke(bpy.ops.dreamlathe.generate) == {"FINISHED"}
-    yield from until(lambda: not supervisor.running(), "the job ends")
+    yield from until(lambda: not queue.busy(), "the job ends")
     yield 0.3
     assert supervisor.job().status.state == "finished", supervisor.job().status
     assert "a red duck" in bpy.data.objects
@@ -148,7 +156,7 @@ def cancel() -> Iterator[float]:
     step = supervisor.job().status.step
     yield from until(lambda: supervisor.job().status.step > step, "the job goes on after an undo")
     assert invoke(bpy.ops.dreamlathe.cancel) == {"FINISHED"}
-    yield from until(lambda: not supervisor.running(), "the job ends")
+    yield from until(lambda: not queue.busy(), "the job ends")
     assert supervisor.job().status.state == "cancelled"
     assert not list(client._alive)
 
@@ -164,7 +172,7 @@ def edit_mode() -> Iterator[float]:
         bpy.ops.mesh.primitive_cube_add()
         bpy.ops.object.mode_set(mode="EDIT")
     assert invoke(bpy.ops.dreamlathe.generate) == {"FINISHED"}
-    yield from until(lambda: not supervisor.running(), "the job ends")
+    yield from until(lambda: not queue.busy(), "the job ends")
     yield 0.3
     assert "a red duck" in bpy.data.objects
     assert bpy.context.view_layer.objects.active.mode == "EDIT"
@@ -177,10 +185,11 @@ def failure() -> Iterator[float]:
     """A failed job says so in the panel."""
     bpy.context.scene.dreamlathe.prompt = "a duck that dies"
     assert invoke(bpy.ops.dreamlathe.generate) == {"FINISHED"}
-    yield from until(lambda: not supervisor.running(), "the job ends")
+    yield from until(lambda: not queue.busy(), "the job ends")
     assert supervisor.job().status.state == "failed"
     drawn.clear()
-    yield from until(lambda: "DREAMLATHE_PT_job" in drawn, "the failure is drawn")
+    redraw()
+    yield from until(lambda: "DREAMLATHE_PT_jobs" in drawn, "the failure is drawn")
     yield from picture("failed")
 
 

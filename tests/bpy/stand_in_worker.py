@@ -66,6 +66,8 @@ def main() -> None:
         if asked is None or asked["command"] == "quit":
             return
         if asked["command"] == "run":
+            if "start_from" in asked:  # a folder with a record of its own is there already
+                (Path(asked["folder"]) / "command.json").write_text(json.dumps(asked))
             work(Path(asked["folder"]), asked["request"])
 
 

@@ -96,4 +96,4 @@ def test_the_operator_says_what_it_found(extension: Any, tmp_path: Path) -> None
     facts = '{"python": "3", "torch": "2", "diffusers": "0", "transformers": "4", "device": "CPU"}'
     preferences.python = str(program(tmp_path / "python", f"#!/bin/sh\necho '{facts}'\n"))
     assert bpy.ops.dreamlathe.environment_test() == {"FINISHED"}
-    assert "torch 2" in extension("preferences")._last_test[0]
+    assert "torch 2" in extension("preferences")._told["test"]

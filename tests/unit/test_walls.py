@@ -44,7 +44,7 @@ BLENDER_SIDE_MAY_IMPORT = {"errors", "settings", "request", "events", "cameras"}
 FLOW = (
     *("errors", "settings", "request", "events", "files", "threads", "cameras", "picture"),
     *("field", "rendering", "guidance", "meshing"),
-    *("schedules", "health", "checkpoint", "optimize", "job", "toybox"),
+    *("schedules", "health", "checkpoint", "continuation", "optimize", "job", "toybox"),
 )
 # … but for these, which do not know each other.
 STRANGERS = {
@@ -56,8 +56,9 @@ STRANGERS = {
     "schedules": {"picture", "field", "rendering", "guidance", "meshing"},
     "health": {"picture", "guidance", "meshing"},
     "checkpoint": {"picture", "guidance", "meshing"},
+    "continuation": {"picture", "field", "rendering", "guidance", "meshing"},
     "optimize": {"meshing"},
-    "toybox": {"events", "field", "rendering", "schedules", "health", "checkpoint", "optimize", "job"},
+    "toybox": {"events", "field", "rendering", "schedules", "health", "checkpoint", "continuation", "optimize", "job"},
 }
 WAYS_IN = {"worker", "cli", "__main__"}
 STANDARD_LIBRARY_ONLY = {"errors", "settings", "request", "events", "files"}
