@@ -63,10 +63,11 @@ def run_job(
 
     A folder in which the same request is finished is returned at once, unless ``redo`` says to start over.
     ``should_stop`` is asked at every step. With ``start_from``, the folder of a job that differs in nothing but fewer
-    steps and another mesh, a new job goes on from that one's end; it is not the mesh of the whole number of steps, since
-    what changes with the step was nearer its end already. metrics.json then says so. Raises the errors of :mod:`.errors`: RequestError and its kin, ModelError
-    and SetupError before anything is written, OutputError for a folder that cannot be written, is taken, or holds
-    another request, DivergedError, and Cancelled, after which the folder goes on when the job is run again.
+    steps and another mesh, a new job goes on from that one's end (metrics.json says so); its mesh is not that of the
+    whole number of steps, since what changes with the step was near its end already. Raises the errors of
+    :mod:`.errors`: RequestError and its kin, ModelError and SetupError before anything is written, OutputError for a
+    folder that cannot be written, is taken, or holds another request, DivergedError, and Cancelled, after which the
+    folder goes on when the job is run again.
     """
     request.validated()
     if not redo and is_finished(request, folder):

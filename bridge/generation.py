@@ -20,6 +20,7 @@ from ..properties import settings_of, to_request
 from . import supervisor
 from .blender import layer_of, scene_of, undo_push
 from .environment import ROOT, worker_command
+from .frames import timed
 from .history import Past
 from .job import Job
 from .record import Placement, Record, read_record, write_record
@@ -126,6 +127,7 @@ def slug(prompt: str) -> str:
     return re.sub(r"[^\w]+", "-", prompt.lower()).strip("-")[:40].strip("-") or "untitled"
 
 
+@timed("start of a worker")
 def start_job(plan: Plan) -> Job:
     """Start a worker on it; raises SetupError if that does not start."""
     worker = WorkerClient(worker_command(plan.python), ROOT, environment())
@@ -182,8 +184,9 @@ class Placing:
         yield
         normals = corner_normals(loaded.data)
         yield
-        self.result = add_result(loaded, self._scene(), self._plan.placement, normals)
-        undo_push(f"Generate: {self._plan.request.prompt}")
+        scene = self._scene()
+        self.result = timed("result into Blender")(add_result)(loaded, scene, self._plan.placement, normals)
+        timed("undo step")(undo_push)(f"Generate: {self._plan.request.prompt}")
 
     def _scene(self) -> Scene:
         """The scene the job was made for; the one of its name, if its file was loaded again meanwhile."""

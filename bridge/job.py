@@ -71,14 +71,19 @@ class Status:
         return f"{self.error.message} {self.error.hint}".strip() if self.error is not None else ""
 
     @property
-    def text(self) -> str:
-        """One line for a progress bar."""
+    def steps(self) -> str:
+        """One short line for a progress bar."""
         if self.state in ("pausing", "cancelling"):
             return self.state.capitalize()
         if self.total <= 0:
             return self.message or self.phase.capitalize()
-        left = f" · {duration(self.seconds_left)} left" if self.seconds_left > 0 else ""
-        return f"{self.phase.capitalize()} {self.step}/{self.total}{left}"
+        return f"{self.phase.capitalize()} {self.step}/{self.total}"
+
+    @property
+    def text(self) -> str:
+        """The same, and how long it will take."""
+        left = f" · {duration(self.seconds_left)} left" if self.seconds_left > 0 and self.total > 0 else ""
+        return self.steps + (left if self.state == "running" else "")
 
 
 class Job:

@@ -61,14 +61,15 @@ def interrupted() -> list[history.Past]:
 @frames.timed("list of jobs")
 def refresh() -> None:
     """Read the folder of results again; what has not changed is not read."""
-    chosen = active()
+    manager = cast("Any", window_manager())
+    chosen = active() if manager.dreamlathe_job > 0 else None  # who looks at the newest goes on to do so
     pasts = history.scan(preferences().results_folder())
     collection = items()
     collection.clear()
     for past in pasts:
         item = collection.add()
         item.name, item.folder = past.title, str(past.folder)
-    cast("Any", window_manager()).dreamlathe_job = 0
+    manager.dreamlathe_job = 0
     if chosen is not None:
         choose(chosen.folder)
     suggestions.set_prompts(history.prompts(pasts))

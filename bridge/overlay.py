@@ -34,9 +34,8 @@ def _draw() -> None:
     if rig is None or not rig.visible_get():
         return
     graphics: Any = gpu  # the stubs say that its functions return nothing
-    shader = graphics.shader.from_builtin("POLYLINE_UNIFORM_COLOR")
+    shader = graphics.shader.from_builtin("UNIFORM_COLOR")  # Blender has it at hand: nothing to compile
     shader.bind()
-    shader.uniform_float("viewportSize", graphics.state.viewport_get()[2:])
     gpu.state.blend_set("ALPHA")
     gpu.state.depth_test_set("LESS_EQUAL")
     with graphics.matrix.push_pop():
@@ -45,6 +44,7 @@ def _draw() -> None:
         if settings.camera_source == "ORBIT":
             orbit = orbit_of(settings)
             _lines(shader, orbit, lambda: orbit_range(orbit), _RANGE, 1.5)
+    gpu.state.line_width_set(1.0)
     gpu.state.depth_test_set("NONE")
     gpu.state.blend_set("NONE")
 
@@ -55,7 +55,7 @@ def _lines(shader: Any, key: object, make: Callable[[], Segments], colour: tuple
         if len(_batches) > 8:
             _batches.clear()
         _batches[key] = batch_for_shader(shader, "LINES", {"pos": make().tolist()})
-    shader.uniform_float("lineWidth", width)
+    gpu.state.line_width_set(width)
     shader.uniform_float("color", colour)
     _batches[key].draw(shader)
 

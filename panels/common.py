@@ -14,7 +14,7 @@ from ..properties import Settings, settings_of
 
 Mixed = Panel if TYPE_CHECKING else object  # a mix-in that were a panel itself would have to be registered
 
-_POINTS_A_LETTER = 6.6
+_POINTS_A_LETTER = 6.0
 """Of Blender's interface font, on the average."""
 
 

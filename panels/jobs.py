@@ -41,10 +41,10 @@ class DREAMLATHE_PT_jobs(SidebarPanel, Panel):
 def _draw_problem(context: Context, layout: UILayout, problem: Problem) -> None:
     box = layout.box()
     draw_text(context, box, problem.text, "ERROR" if problem.blocking else "INFO", indent=40)
-    row = box.row(align=True)
+    column = box.column(align=True)
     for repair in problem.repairs:
         icon: Any = repair.icon
-        button = row.operator(repair.operator, text=repair.label, icon=icon)
+        button = column.operator(repair.operator, text=repair.label, icon=icon)
         for name, value in repair.values.items():
             setattr(button, name, value)
 
@@ -53,9 +53,11 @@ def _draw_running(context: Context, layout: UILayout, ticket: queue.Ticket, stat
     box = layout.box()
     box.label(text=ticket.plan.request.prompt, icon="RENDER_STILL")
     row = box.row(align=True)
-    row.progress(factor=status.factor, text=status.text, type="BAR")
+    row.progress(factor=status.factor, text=status.steps, type="BAR")
     row.operator("dreamlathe.pause", text="", icon="PAUSE")
     row.operator("dreamlathe.cancel", text="", icon="X")
+    left = f"{duration(status.seconds_left)} left, " if status.seconds_left > 0 else ""
+    draw_text(context, box, f"{left}{duration(status.seconds)} so far")
     if status.total > 0 and status.message:
         draw_text(context, box, status.message)
     picture = thumbnails.icon(Path(status.preview) if status.preview else None)

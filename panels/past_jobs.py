@@ -13,13 +13,22 @@ from ..bridge.history import Past
 from ..bridge.job import duration
 from .common import SidebarPanel, draw_text, layout_of
 
-_ICONS = {"finished": "CHECKMARK", "unfinished": "PAUSE", "cancelled": "CANCEL", "failed": "ERROR"}
-_ROW = 2.0
-"""Height of a row with a picture."""
+_ICONS: dict[str, Any] = {
+    "finished": "CHECKMARK",
+    "unfinished": "RECOVER_LAST",
+    "cancelled": "CANCEL",
+    "failed": "ERROR",
+    "waiting": "SORTTIME",
+    "running": "PLAY",
+    "placing": "PLAY",
+    "paused": "PAUSE",
+}
+_PICTURE = 6.0
+"""Height of the chosen job's picture, in rows."""
 
 
 class DREAMLATHE_UL_jobs(UIList):
-    """One row a job: its picture, its prompt, and how it ended."""
+    """One row a job: its picture, its prompt, and what became of it."""
 
     def draw_item(
         self,
@@ -38,12 +47,13 @@ class DREAMLATHE_UL_jobs(UIList):
             layout.label(text=item.name, icon="TRASH")
             return
         row = layout.row(align=True)
-        row.template_icon(icon_value=thumbnails.icon(past.picture), scale=_ROW)
-        text = row.column(align=True)
-        text.scale_y = 0.5 * _ROW
-        text.label(text=past.title)
-        state: Any = "PLAY" if queue.find(past.folder) is not None else _ICONS[past.state]
-        row.label(text="", icon=state)
+        picture = thumbnails.icon(past.picture)
+        if picture:
+            row.label(text=past.title, icon_value=picture)
+        else:
+            row.label(text=past.title, icon="BLANK1")
+        ticket = queue.find(past.folder)
+        row.label(text="", icon=_ICONS[past.state if ticket is None else ticket.state])
 
 
 class DREAMLATHE_PT_past_jobs(SidebarPanel, Panel):
@@ -68,9 +78,12 @@ class DREAMLATHE_PT_past_jobs(SidebarPanel, Panel):
 
 
 def _draw_chosen(context: Context, layout: UILayout, past: Past) -> None:
+    picture = thumbnails.icon(past.picture)
+    if picture:
+        layout.template_icon(icon_value=picture, scale=_PICTURE)
     taken = f" · {duration(past.seconds)}" if past.seconds else ""
     when = time.strftime("%d %b %H:%M", time.localtime(past.created))
-    layout.label(text=f"{past.request.preset.capitalize()} · seed {past.request.seed}{taken} · {when}")
+    draw_text(context, layout, f"{past.request.preset.capitalize()} · seed {past.request.seed}{taken} · {when}")
     if past.note:
         draw_text(context, layout, past.note, "ERROR")
     grid = layout.grid_flow(columns=2, align=True, even_columns=True)
