@@ -19,6 +19,7 @@ import datetime as dt
 import importlib
 import importlib.metadata
 import json
+import os
 import platform
 import shutil
 import time
@@ -199,9 +200,16 @@ def _load(request: Request, report: Report, should_stop: ShouldStop) -> tuple[to
     configure(device)
     _stop_if(should_stop)
     report(Phase("model", f"Loading {request.model} on {device}."))
-    guidance = load_guidance(request.model, request.prompt, request.negative_prompt, request.guidance, device)
+    guidance = load_guidance(
+        request.model, request.prompt, request.negative_prompt, request.guidance, device, downloads_allowed()
+    )
     _stop_if(should_stop)
     return device, guidance
+
+
+def downloads_allowed() -> bool:
+    """Whether a model may be fetched from the Hub: DREAMLATHE_DOWNLOADS says so, which Blender sets if it may."""
+    return os.environ.get("DREAMLATHE_DOWNLOADS", "") == "1"
 
 
 def choose_device(name: str) -> torch.device:

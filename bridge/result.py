@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias, cast
 
 import bpy
 import numpy as np
-from bpy.types import Collection, Object, Scene
+from bpy.types import Collection, Context, Object, Scene
 from mathutils import Matrix
 from numpy.typing import NDArray
 
@@ -66,7 +67,7 @@ def add_result(loaded: Loaded, scene: Scene, placement: Placement, normals: Norm
     result.matrix_world = stand(data, base, placement)
     _describe(result, loaded.request, loaded.folder)
     _own_collection(scene, f"{name} {loaded.request.seed}", placement.collection).objects.link(result)
-    _select_only(scene, result)
+    select_only(scene, result)
     if placement.asset:
         mark_asset(result, loaded.request, loaded.folder / "thumbnail.png")
     return result
@@ -124,10 +125,18 @@ def _describe(result: Object, request: Request, folder: Path) -> None:
     result["dreamlathe_version"] = version()
     result["dreamlathe_blender_version"] = bpy.app.version_string
     result["dreamlathe_request"] = request.to_json()
+    result["dreamlathe_folder"] = str(folder)
+    result["dreamlathe_made"] = time.time()
     try:
         result["dreamlathe_metrics"] = (folder / "metrics.json").read_text(encoding="utf-8")
     except OSError:
         return
+
+
+def last_result(context: Context) -> Object | None:
+    """The object of the newest result that is in the scene, by what was noted on it."""
+    made = [each for each in scene_of(context).objects if "dreamlathe_made" in each]
+    return max(made, key=lambda each: float(cast("Any", each)["dreamlathe_made"]), default=None)
 
 
 def _own_collection(scene: Scene, name: str, within: str) -> Collection:
@@ -142,7 +151,7 @@ def _own_collection(scene: Scene, name: str, within: str) -> Collection:
     return own
 
 
-def _select_only(scene: Scene, result: Object) -> None:
+def select_only(scene: Scene, result: Object) -> None:
     """Make the result the selected and active object, unless someone is editing another one."""
     context = bpy.context
     shown = scene_of(context) == scene

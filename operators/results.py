@@ -14,7 +14,7 @@ from ..bridge import supervisor
 from ..bridge.blender import OperatorReturn, absolute, scene_of, to_object_mode, window_manager, with_properties
 from ..bridge.generation import make_placement
 from ..bridge.record import read_record
-from ..bridge.result import import_result, read_request
+from ..bridge.result import import_result, last_result, read_request, select_only
 from ..bridge.rig import find_rig, rig_matrix
 from ..preferences import preferences
 from ..properties import from_request, settings_of
@@ -77,6 +77,29 @@ class DREAMLATHE_OT_results_open(Operator):
         return open_folder(self, folder)
 
 
+class DREAMLATHE_OT_result_select(Operator):
+    """Go to object mode, select the last result and make it active. It came while something else was being edited."""
+
+    bl_idname = "dreamlathe.result_select"
+    bl_label = "Select the Result"
+    bl_options = {"REGISTER", "UNDO"}
+
+    @classmethod
+    def poll(cls, context: Context) -> bool:
+        if last_result(context) is None:
+            cls.poll_message_set("There is no result in this scene")
+            return False
+        return True
+
+    def execute(self, context: Context) -> OperatorReturn:
+        result = last_result(context)
+        if result is None:
+            return {"CANCELLED"}
+        to_object_mode(context)
+        select_only(scene_of(context), result)
+        return {"FINISHED"}
+
+
 def open_folder(operator: Operator, folder: Path) -> OperatorReturn:
     """Open a folder in the file browser of the system."""
     try:
@@ -88,4 +111,4 @@ def open_folder(operator: Operator, folder: Path) -> OperatorReturn:
     return {"FINISHED"}
 
 
-CLASSES = (DREAMLATHE_OT_result_import, DREAMLATHE_OT_results_open)
+CLASSES = (DREAMLATHE_OT_result_import, DREAMLATHE_OT_results_open, DREAMLATHE_OT_result_select)

@@ -89,6 +89,8 @@ def _draw_end(context: Context, layout: UILayout, status: Status) -> None:
     icon = {"finished": "CHECKMARK", "cancelled": "CANCEL"}.get(status.state, "ERROR")
     row.label(text=f"{status.state.capitalize()} after {duration(status.seconds)}", icon=icon)  # pyright: ignore[reportArgumentType]
     row.operator("dreamlathe.dismiss", text="", icon="X", emboss=False)
+    if status.state == "finished" and context.mode != "OBJECT":
+        box.operator("dreamlathe.result_select", icon="RESTRICT_SELECT_OFF")
     if status.state == "failed":
         draw_text(context, box, status.failure)
         if status.error is not None and status.error.code == "environment":

@@ -1,8 +1,8 @@
 """Runs inside a Blender that has a window: brings every panel into the states worth a picture, and waits at each.
 
-blender --python tests/blender/gallery.py -- PYTHON RESULTS_FOLDER [open] HOLD; at each moment a file named HOLD-…
+blender --python tests/blender/gallery.py -- PYTHON RESULTS_FOLDER [PANELS] HOLD; at each moment a file named HOLD-…
 appears, and Blender waits until somebody has taken a picture and deleted it. PYTHON is the stand-in, or the backend's
-own; ``open`` opens the panels that are closed at first.
+own; PANELS names those that shall be open, such as quality,advanced,mesh.
 """
 
 from __future__ import annotations
@@ -39,12 +39,14 @@ def view() -> Any:
     return area
 
 
-def open_panels() -> None:
-    """Panels that are closed at first shall be open: has to be said before they are drawn for the first time."""
+def open_panels(names: list[str]) -> None:
+    """These panels shall be open and all others closed: has to be said before they are drawn for the first time."""
     for cls in reversed(panels.CLASSES):
         bpy.utils.unregister_class(cls)
     for cls in panels.CLASSES:
-        cls.bl_options = set(getattr(cls, "bl_options", set())) - {"DEFAULT_CLOSED"}
+        if hasattr(cls, "bl_category"):
+            wanted = set() if cls.__name__.removeprefix("DREAMLATHE_PT_") in names else {"DEFAULT_CLOSED"}
+            cls.bl_options = set(getattr(cls, "bl_options", set())) - {"DEFAULT_CLOSED"} | wanted
         bpy.utils.register_class(cls)
 
 
@@ -90,8 +92,6 @@ def story() -> Iterator[float]:
     bpy.ops.object.select_all(action="SELECT")
     bpy.ops.object.delete()
     view()
-    if OPEN:
-        bpy.context.preferences.view.ui_scale = 0.62
     yield 0.5
     for region in view().regions:
         if region.type == "UI":
@@ -189,5 +189,5 @@ def go_on() -> float | None:
 
 shutil.rmtree(RESULTS, ignore_errors=True)
 if OPEN:
-    open_panels()
+    open_panels(OPEN[0].split(","))
 bpy.app.timers.register(go_on, first_interval=1.0, persistent=True)

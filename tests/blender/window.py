@@ -100,8 +100,12 @@ def story() -> Iterator[float]:
     yield from generate()
     yield from undo()
     yield from cancel()
+    yield from escape()
+    yield from pause_and_queue()
+    yield from another_file()
     yield from edit_mode()
     yield from failure()
+    tell()
 
 
 def generate() -> Iterator[float]:
@@ -161,6 +165,73 @@ def cancel() -> Iterator[float]:
     assert not list(client._alive)
 
 
+def escape() -> Iterator[float]:
+    """Escape over the 3D view ends the job; over nothing of ours it does what it always does."""
+    if not bpy.app.use_event_simulate:
+        print("window: no simulated events, so Escape was not tried")
+        return
+    bpy.context.scene.dreamlathe.prompt = "a duck that takes long"
+    invoke(bpy.ops.dreamlathe.generate)
+    yield from until(lambda: supervisor.job().status.step > 5, "the job advances")
+    window, area = bpy.context.window_manager.windows[0], view()
+    place = {"x": area.x + area.width // 3, "y": area.y + area.height // 2}
+    window.event_simulate(type="MOUSEMOVE", value="NOTHING", **place)
+    yield 0.3
+    for value in ("PRESS", "RELEASE"):
+        window.event_simulate(type="ESC", value=value, **place)
+    yield from until(lambda: not queue.busy(), "Escape ends the job")
+    assert supervisor.job().status.state == "cancelled"
+
+
+def pause_and_queue() -> Iterator[float]:
+    """One is held and its process goes; the next takes its turn; the held one goes on from the panel."""
+    scene = bpy.context.scene.dreamlathe
+    scene.prompt = "a duck that takes long"
+    invoke(bpy.ops.dreamlathe.generate)
+    yield from until(lambda: supervisor.job().status.step > 5, "the job advances")
+    held = queue.current()
+    scene.prompt = "a green duck"
+    invoke(bpy.ops.dreamlathe.generate)
+    assert [ticket.state for ticket in queue.tickets()] == ["running", "waiting"]
+    invoke(bpy.ops.dreamlathe.pause)
+    yield from until(lambda: not queue.busy(), "the other job ends")
+    assert held.state == "paused"
+    assert "a green duck" in bpy.data.objects
+    assert not list(client._alive)
+    invoke(bpy.ops.dreamlathe.resume, folder=str(held.plan.folder))
+    yield from until(lambda: held.status is not None and held.status.step > 5, "the held job goes on")
+    invoke(bpy.ops.dreamlathe.cancel)
+    yield from until(lambda: not queue.tickets(), "the job ends")
+
+
+def another_file() -> Iterator[float]:
+    """A file that is loaded while a job runs does not end it, and gets its result if it is the job's own."""
+    path = str(Path(RESULTS) / "own.blend")
+    bpy.ops.wm.save_as_mainfile(filepath=path)
+    bpy.context.scene.dreamlathe.prompt = "a yellow duck that takes a while"
+    bpy.ops.wm.save_mainfile()
+    invoke(bpy.ops.dreamlathe.generate)
+    yield from until(lambda: supervisor.job().status.step > 1, "the job advances")
+    bpy.ops.wm.open_mainfile(filepath=path)
+    yield 0.5
+    assert queue.busy()
+    for region in view().regions:
+        if region.type == "UI":
+            region.active_panel_category = "Dreamlathe"
+    yield from until(lambda: not queue.busy(), "the job ends")
+    assert supervisor.job().status.state == "finished", supervisor.job().status
+    assert any(each.name.startswith("a yellow duck") for each in bpy.data.objects)
+
+
+def tell() -> None:
+    """How long Blender was held up by us."""
+    for name, tally in sorted(frames.tallies().items()):
+        print(f"window: {name}: {tally.calls} calls, longest {tally.longest * 1e3:.1f} ms")
+    name, seconds = frames.longest()
+    print(f"window: held up for the longest time: {name}, {seconds * 1e3:.1f} ms")
+    assert seconds < 3 * frames.LIMIT, "what others do on this machine is not that much"
+
+
 def edit_mode() -> Iterator[float]:
     """A result that comes while another object is edited leaves it alone."""
     for each in list(bpy.data.objects):
@@ -176,6 +247,8 @@ def edit_mode() -> Iterator[float]:
     yield 0.3
     assert "a red duck" in bpy.data.objects
     assert bpy.context.view_layer.objects.active.mode == "EDIT"
+    assert invoke(bpy.ops.dreamlathe.result_select) == {"FINISHED"}
+    assert bpy.context.view_layer.objects.active.name == "a red duck"
     with bpy.context.temp_override(window=window, area=area, region=region):
         bpy.ops.object.mode_set(mode="OBJECT")
     yield 0.2

@@ -45,7 +45,7 @@ def work(folder: Path, request: dict[str, Any]) -> None:
     say("message", level="warning", text="This is a stand-in.")
     print("a library prints this")
     say("phase", name="optimize", message="")
-    total = 100_000 if "takes long" in prompt or "ignores" in prompt else 20
+    total = 100_000 if "takes long" in prompt or "ignores" in prompt else 150 if "takes a while" in prompt else 20
     for step in range(1, total + 1):
         if step == 5:
             folder.mkdir(parents=True, exist_ok=True)

@@ -163,6 +163,11 @@ def test_in_edit_mode_the_edited_object_stays_active(place: Any, folder: Path) -
     result = place(folder)
     assert (bpy.context.mode, bpy.context.view_layer.objects.active) == ("EDIT_MESH", cube)
     assert result.name in bpy.context.scene.objects
+    assert bpy.ops.dreamlathe.result_select() == {"FINISHED"}
+    assert (bpy.context.mode, bpy.context.view_layer.objects.active) == ("OBJECT", result)
+    assert bpy.context.selected_objects == [result]
+    bpy.data.objects.remove(result)
+    assert not bpy.ops.dreamlathe.result_select.poll()
 
 
 def test_the_operator_imports_where_the_job_was_made(extension: Any, folder: Path, settings: Any) -> None:

@@ -60,7 +60,7 @@ STRANGERS = {
     "optimize": {"meshing"},
     "toybox": {"events", "field", "rendering", "schedules", "health", "checkpoint", "continuation", "optimize", "job"},
 }
-WAYS_IN = {"worker", "cli", "__main__"}
+WAYS_IN = {"worker", "cli", "doctor", "__main__"}
 STANDARD_LIBRARY_ONLY = {"errors", "settings", "request", "events", "files"}
 NUMPY_ONLY = {"cameras"}
 WITHOUT_TENSORS = {"picture"}
