@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .mesh import Booleans
 
@@ -20,10 +21,15 @@ FEW = 2
 
 def hollow(solid: Booleans) -> Booleans:
     """The free nodes of a grid [R, R, R] that see the outside in at most :data:`FEW` of 26 directions."""
+    return ~solid & (openness(solid) <= FEW)
+
+
+def openness(solid: Booleans) -> NDArray[np.uint8]:
+    """In how many of 26 directions each node of a grid [R, R, R] sees the outside; a solid one in none."""
     seen = np.zeros(solid.shape, np.uint8)
     for direction in DIRECTIONS:
         seen += _open(solid, direction)
-    return ~solid & (seen <= FEW)
+    return seen
 
 
 def _open(solid: Booleans, direction: tuple[int, int, int]) -> Booleans:

@@ -31,6 +31,7 @@ from ..guidance import Guidance, GuidanceResult
 from ..health import Unhealthy, check_number, check_parameters, look, shell_is_full
 from ..rendering import OccupancyGrid, Renderer, RenderOutput, Shading, linear_to_srgb, sample_light, srgb_to_linear
 from ..request import OptimizeSettings, Request
+from . import dents
 from .preview import preview_cameras, preview_png, render_preview
 from .state import RunState
 
@@ -155,7 +156,7 @@ class _Loop:
         )
         check_number(result.loss, "guidance's loss")
         state.health.observe(output.opacity, cameras, state.field.density)
-        norm = self._descend(step, output, images, result)
+        norm = self._descend(step, cameras, output, images, result)
         if step % _CHECK_PARAMETERS_EVERY == 0:
             check_parameters(state.parameters)
         state.tally.average(result.loss, float(output.opacity.detach().mean()), output.n_samples, norm)
@@ -186,10 +187,13 @@ class _Loop:
         _, directions = rays(cameras, side, side)
         return self.state.background(torch.from_numpy(directions).to(self.device))
 
-    def _descend(self, step: int, output: RenderOutput, images: Tensor, result: GuidanceResult) -> float:
+    def _descend(
+        self, step: int, cameras: CameraBatch, output: RenderOutput, images: Tensor, result: GuidanceResult
+    ) -> float:
         """One backward pass through the images and the regularisers, then Adam; returns the gradient's norm."""
         state = self.state
         regulariser = _regulariser(step, output, self.settings, thin=state.tally.reason != "vanished")
+        regulariser = regulariser + self._dents(step, cameras, output.opacity)
         wanted = [(images, result.gradient.to(images.dtype)), (regulariser, None)]
         roots = [(root, gradient) for root, gradient in wanted if root.requires_grad]
         if not roots:  # no ray met an occupied cell; if that lasts, the field has vanished
@@ -201,6 +205,19 @@ class _Loop:
         check_number(norm, "gradient")
         state.adam.step()
         return norm
+
+    def _dents(self, step: int, cameras: CameraBatch, opacity: Tensor) -> Tensor:
+        """The weighted loss of dents; looks for them now and then."""
+        settings, state = self.settings, self.state
+        if not settings.dent_weight:
+            return torch.zeros((), device=self.device)
+        state.dents.see(cameras, opacity, step, state.rng)
+        weight = schedules.loss_weights(step, settings).dents
+        if not weight:
+            return torch.zeros((), device=self.device)
+        if step % dents.INTERVAL == 0:
+            state.dents.look(state.occupancy, step, settings.iterations)
+        return weight * state.dents.loss(state.field, state.rng)
 
     def _check_result(self) -> None:
         """A short run may end before a dead field has been dead for long enough: look at the whole once more."""

@@ -15,6 +15,7 @@ from ..field import Field, build_field
 from ..health import Health
 from ..rendering import LearnedBackground, OccupancyGrid
 from ..request import Request
+from .dents import Dents
 
 RESTART_RATE = 0.5
 """A restarted run learns at this share of the rate."""
@@ -57,6 +58,7 @@ class RunState:
     field: Field
     occupancy: OccupancyGrid
     background: LearnedBackground
+    dents: Dents
     adam: torch.optim.Adam
     rates: tuple[float, ...]
     """Learning rates of Adam's groups, before the schedule."""
@@ -81,6 +83,7 @@ class RunState:
             field=field,
             occupancy=OccupancyGrid(settings.occupancy_resolution, device),
             background=background,
+            dents=Dents(settings.occupancy_resolution, device),
             # One kernel for all parameters where there is one: a millisecond a step on a CPU.
             adam=torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15, fused=device.type in {"cpu", "cuda"}),
             rates=tuple(group["lr"] for group in groups),
@@ -141,7 +144,7 @@ class RunState:
         return same
 
     def unpack_field(self, checkpoint: Checkpoint) -> None:
-        """Take the field, the occupancy and the background of a checkpoint, and nothing else."""
+        """Take the field, the occupancy, the background and the dents of a checkpoint, and nothing else."""
         for name, module in self._modules().items():
             prefix = f"{name}."
             part = {k.removeprefix(prefix): v for k, v in checkpoint.tensors.items() if k.startswith(prefix)}
@@ -165,4 +168,4 @@ class RunState:
         }
 
     def _modules(self) -> dict[str, nn.Module]:
-        return {"field": self.field, "occupancy": self.occupancy, "background": self.background}
+        return {"field": self.field, "occupancy": self.occupancy, "background": self.background, "dents": self.dents}
