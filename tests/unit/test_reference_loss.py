@@ -25,7 +25,6 @@ from backend.reference import ReferenceImage
 from backend.reference_files import ReferenceView, bind, prepare
 from backend.rendering import OccupancyGrid, Renderer, Shading, srgb_to_linear
 from backend.request import MeshSettings, OptimizeSettings, ReferenceSettings, Request
-from backend.threads import configure
 from backend.toybox.world import Look, make_object
 from tests.unit.reference_world import ellipsoid, ellipsoid_views, write_pictures
 from tests.unit.silhouette import AXES, RED, SilhouetteGuidance, small_request
@@ -143,13 +142,9 @@ def test_the_true_object_has_hardly_any_loss_and_another_one_has() -> None:
     one_by_one = {"colour_weight": 0.0, "mask_weight": 0.0, "depth_weight": 0.0, "normal_weight": 0.0}
     views = ellipsoid_views([35.0, -110.0], (64,))
     wrong = [dataclasses.replace(view, camera=orbit_cameras(80.0, -20.0, 3.0, 40.0)) for view in views[:1]]
-    for name, low, high in (
-        ("colour", 0.01, 0.02),
-        ("mask", 0.02, 0.03),
-        ("depth", 0.02, 0.05),
-        ("normal", 0.02, 0.06),
-    ):
-        settings = ReferenceSettings(**{**one_by_one, f"{name}_weight": 1.0, "rays": 64, "ramp": 0.0})  # type: ignore[arg-type]
+    bounds = {"colour": (0.01, 0.02), "mask": (0.02, 0.03), "depth": (0.02, 0.05), "normal": (0.02, 0.06)}
+    for name, (low, high) in bounds.items():
+        settings = ReferenceSettings(rays=64, ramp=0.0, **{**one_by_one, f"{name}_weight": 1.0})  # type: ignore[arg-type]
         rng = np.random.default_rng(0)
         assert float(ReferenceViews(views, settings, CPU).look(1.0, renderer, rng).loss) < low, name
         assert float(ReferenceViews(wrong, settings, CPU).look(1.0, renderer, rng).loss) > high, name
@@ -248,15 +243,15 @@ def test_a_model_of_pictures_sees_views_before_white(tmp_path: Path) -> None:
 
 
 def test_eight_pictures_and_no_model_make_the_object(tmp_path: Path) -> None:
-    configure(CPU)
+    torch.set_num_threads(1)
     solids = make_object(Look("duck", "red"))
     poses = [(-157.5 + 45.0 * index, (10.0, 40.0, -10.0, 60.0)[index % 4]) for index in range(8)]
     request = Request(
         "",
-        references=write_pictures(tmp_path, solids, poses, 96),
+        references=write_pictures(tmp_path, solids, poses, 64),
         view_model="none",
-        optimize=OptimizeSettings(iterations=200, learning_rate=0.02, preview_every=1000),
-        reference=ReferenceSettings(resolution=96, resolution_start=48),
+        optimize=OptimizeSettings(iterations=150, learning_rate=0.04, preview_every=1000),
+        reference=ReferenceSettings(resolution=64, resolution_start=32),
         mesh=MeshSettings(grid_resolution=64, faces=8000, texture_size=64),
     )
     events: list[Event] = []
@@ -267,5 +262,5 @@ def test_eight_pictures_and_no_model_make_the_object(tmp_path: Path) -> None:
     assert min(each["mask_iou"] for each in metrics["references"]) > 0.95
     mesh = extract_mesh(field, occupancy, request.mesh, lambda *_: None)
     made, true = voxelize(mesh.vertices, mesh.faces, 64), solids.volume(64)
-    assert (made & true).sum() / (made | true).sum() > 0.88
+    assert (made & true).sum() / (made | true).sum() > 0.8
     assert not [event for event in events if isinstance(event, Preview)]
