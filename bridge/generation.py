@@ -72,12 +72,12 @@ def make_plan(
 
 def folder_name(request: Request) -> str:
     """A name for a job's folder that sorts by time and says what is in it."""
-    return f"{time.strftime('%Y%m%d-%H%M%S')}-{slug(request.prompt)}-{request.seed}"
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{slug(request.title)}-{request.seed}"
 
 
-def slug(prompt: str) -> str:
-    """The prompt as part of a file name."""
-    return re.sub(r"[^\w]+", "-", prompt.lower()).strip("-")[:40].strip("-") or "untitled"
+def slug(title: str) -> str:
+    """A request's title as part of a file name."""
+    return re.sub(r"[^\w]+", "-", title.lower()).strip("-")[:40].strip("-") or "untitled"
 
 
 def start_job(plan: Plan) -> Job:
@@ -99,7 +99,7 @@ def place_result(plan: Plan, job: Job) -> Object:
     if scene is None:
         raise OutputError("The scene of this job is not open any more.", "Import the result from its folder.")
     result = import_result(job.folder, scene, plan.matrix)
-    undo_push(f"Generate: {plan.request.prompt}")
+    undo_push(f"Generate: {plan.request.title}")
     return result
 
 

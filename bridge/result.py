@@ -29,7 +29,7 @@ def import_result(folder: Path, scene: Scene, matrix: Matrix) -> Object:
     """
     request = read_request(folder)
     data = read_glb(folder / "mesh.glb")
-    name = request.prompt.strip()
+    name = request.title
     mesh = build_mesh(name, data)
     mesh.materials.append(build_material(name, data))
     result = bpy.data.objects.new(name, mesh)
@@ -122,6 +122,8 @@ def _describe(result: Object, request: Request, folder: Path) -> None:
     result["dreamlathe_prompt"] = request.prompt
     result["dreamlathe_seed"] = request.seed
     result["dreamlathe_model"] = request.model
+    if request.references:
+        result["dreamlathe_pictures"] = ", ".join(each.name for each in request.references)
     result["dreamlathe_version"] = version()
     result["dreamlathe_blender_version"] = bpy.app.version_string
     result["dreamlathe_request"] = request.to_json()

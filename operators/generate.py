@@ -43,7 +43,7 @@ class DREAMLATHE_OT_generate(Operator):
         except DreamlatheError as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
-        self.report({"INFO"}, f"Generating: {plan.request.prompt}")
+        self.report({"INFO"}, f"Generating: {plan.request.title}")
         return {"FINISHED"}
 
     def execute(self, context: Context) -> OperatorReturn:
