@@ -38,6 +38,7 @@ from .backend.request import (
     OrbitRig,
     PresetName,
     ReferenceSettings,
+    RefineSettings,
     Request,
     ViewGuidanceSettings,
 )
@@ -50,6 +51,7 @@ _SECTIONS = {
     "orbit": OrbitRig,
     "guidance": GuidanceSettings,
     "optimize": OptimizeSettings,
+    "refine": RefineSettings,
     "mesh": MeshSettings,
     "view_guidance": ViewGuidanceSettings,
     "reference": ReferenceSettings,
@@ -97,6 +99,7 @@ class Settings(Protocol):
     orbit: Any
     guidance: Any
     optimize: Any
+    refine: Any
     mesh: Any
     view_guidance: Any
     reference: Any

@@ -176,6 +176,30 @@ class OptimizeSettings:
 
 
 @dataclass(frozen=True)
+class RefineSettings:
+    """The second part of a run: views are painted over by the model, and the field is fitted to the paintings."""
+
+    iterations: int = bounded(640, 0, 1_000_000)
+    """Steps after the distillation's own; 0 leaves this part out."""
+    views: int = bounded(32, 1, 1000)
+    """Views that are painted, evenly around the object."""
+    visits: int = bounded(5, 1, 1000)
+    """Times a painting is fitted before the view is painted anew."""
+    strength: float = bounded(0.75, 0.0, 1.0)
+    """How much of a view is painted over at the start, as a share of the noise schedule (SDEdit)."""
+    strength_end: float = bounded(0.5, 0.0, 1.0)
+    """The same at the end; it moves in proportion."""
+    sampling_steps: int = bounded(12, 1, 1000)
+    """Denoising steps of a painting."""
+    guidance_scale: float = bounded(3.0, 0.0, 1000.0)
+    """Classifier-free guidance scale of the paintings."""
+    camera_scale: float = bounded(3.0, 0.0, 1000.0)
+    """The same for the camera, where the model is told it."""
+    learning_rate: float = bounded(0.005, 1e-6, 1.0)
+    """Adam's, for the grid; it falls from the start to the end."""
+
+
+@dataclass(frozen=True)
 class MeshSettings:
     """From the field to the mesh."""
 
@@ -219,6 +243,8 @@ class Request:
     """The pictures' own part."""
     optimize: OptimizeSettings = field(default_factory=OptimizeSettings)
     """The 3D part."""
+    refine: RefineSettings = field(default_factory=RefineSettings)
+    """The 3D part's end, for models that paint."""
     mesh: MeshSettings = field(default_factory=MeshSettings)
     """The mesh part."""
 
@@ -310,9 +336,10 @@ def preset(name: PresetName, prompt: str = "", **changes: Any) -> Request:
     if name not in steps:
         raise RequestError(f"There is no preset {name!r}.", "Choose draft, standard or high.")
     optimize = OptimizeSettings(iterations=steps[name])
+    refine = RefineSettings(iterations={"draft": 160, "standard": 640, "high": 1280}[name])
     mesh = {
         "draft": MeshSettings(grid_resolution=96, faces=8_000),
         "standard": MeshSettings(),
         "high": MeshSettings(grid_resolution=192, faces=60_000, texture_size=2048),
     }[name]
-    return Request(prompt=prompt, preset=name, optimize=optimize, mesh=mesh, **changes)
+    return Request(prompt=prompt, preset=name, optimize=optimize, refine=refine, mesh=mesh, **changes)

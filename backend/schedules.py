@@ -35,8 +35,8 @@ class LossWeights:
 
 
 def progress(step: int, iterations: int) -> float:
-    """Share of the run that is done before ``step``: 0 at the first step, 1 at the last."""
-    return step / max(iterations - 1, 1)
+    """Share of the run that is done before ``step``: 0 at the first step, 1 at the last and after it."""
+    return min(step / max(iterations - 1, 1), 1.0)
 
 
 def active_levels(step: int, iterations: int, levels: int) -> int:

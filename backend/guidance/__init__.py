@@ -12,13 +12,14 @@ from ..errors import ModelError, SetupError
 from ..request import GuidanceSettings, ViewGuidanceSettings
 from ..settings import check
 from .combined import CombinedGuidance, WeightedGuidance
-from .interface import Guidance, GuidanceResult
+from .interface import Guidance, GuidanceResult, Painter
 from .references import ReferencePicture
 
 __all__ = [
     "CombinedGuidance",
     "Guidance",
     "GuidanceResult",
+    "Painter",
     "ReferencePicture",
     "WeightedGuidance",
     "load_guidance",

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..cameras import rays
-from ..meshing.solidify import DIRECTIONS, openness
+from ..rendering.openness import DIRECTIONS, openness
 
 if TYPE_CHECKING:
     from ..cameras import CameraBatch

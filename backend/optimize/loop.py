@@ -1,7 +1,7 @@
 """The loop: render, ask the guidance, step the field. Checkpoints, health and the one restart are here as well.
 
 Where there are pictures of the object, they are losses of their own (see :mod:`.reference_loss`), beside a guidance or
-without one.
+without one. Where the guidance can paint, the run has a second part (see :mod:`.refine`).
 
 A run is a function of its request: one killed at any step and resumed goes on to the same result, bit for bit on a CPU.
 Where a field dies (see :mod:`..health`), the run starts again once, at half the learning rate and with generators
@@ -31,14 +31,16 @@ from ..errors import Cancelled, DivergedError, RequestError
 from ..events import Event, Message, Preview, Progress
 from ..field import Field
 from ..files import write_atomically
-from ..guidance import Guidance, GuidanceResult
+from ..guidance import Guidance, GuidanceResult, Painter
 from ..health import Unhealthy, check_number, check_parameters, look, shell_is_full
 from ..reference_files import ReferenceView
 from ..rendering import OccupancyGrid, Renderer, RenderOutput, Shading, linear_to_srgb, sample_light, srgb_to_linear
-from ..request import OptimizeSettings, Request
+from ..request import Request
 from . import dents
+from .losses import regulariser
 from .preview import preview_cameras, preview_png, render_preview
 from .reference_loss import Look, ReferenceViews
+from .refine import painting_error, rates, strength, turn
 from .state import RunState
 
 MAX_RESTARTS = 1
@@ -107,13 +109,16 @@ class _Loop:
         self.saved_at = -1
         self.recent: deque[float] = deque(maxlen=50)
         self.reported = 0.0
+        self.steps = request.optimize.iterations
+        if isinstance(guidance, Painter):
+            self.steps += request.refine.iterations
         self._adopt(RunState.fresh(request, device))
         self._resume()
 
     def run(self, should_stop: Callable[[], bool]) -> None:
         """Step to the end; raises Unhealthy."""
         tally, settings = self.state.tally, self.settings
-        while tally.step < settings.iterations:
+        while tally.step < self.steps:
             if should_stop():
                 self._save(regular=False)
                 raise Cancelled(
@@ -123,7 +128,7 @@ class _Loop:
             self._step(tally.step)
             tally.step += 1
             self._time(time.perf_counter() - started)
-            at_end = tally.step == settings.iterations
+            at_end = tally.step == self.steps
             if at_end or tally.step % settings.preview_every == 0:
                 self._preview()
             if at_end:
@@ -174,9 +179,9 @@ class _Loop:
         self.report(Message("info", f"Going on from step {state.tally.step}."))
 
     def _step(self, step: int) -> None:
-        state, settings = self.state, self.settings
+        state = self.state
         self._set_levels(step)
-        state.set_learning_rate(schedules.learning_rate_factor(step, settings))
+        self._set_learning_rate(step)
         state.occupancy.update(state.field.density, step, state.rng)
         known = self._look(step)
         views = None if known is not None and self.request.reference.alone else self._ask(step)
@@ -212,7 +217,9 @@ class _Loop:
         """The guidance about views drawn at random; None without a guidance."""
         if self.guidance is None:
             return None
-        cameras = self._cameras()
+        if step >= self.settings.iterations:
+            return self._fit(step - self.settings.iterations)
+        cameras = self._cameras(self.settings.batch_size)
         output = self._render(step, cameras)
         images = linear_to_srgb(output.rgb).permute(0, 3, 1, 2)
         done = schedules.progress(step, self.settings.iterations)
@@ -220,15 +227,45 @@ class _Loop:
         check_number(result.loss, "guidance's loss")
         return _Views(output, cameras, images, result)
 
+    def _fit(self, step: int) -> _Views:
+        """Views beside what the guidance made of them, at a step of the second part."""
+        assert isinstance(self.guidance, Painter)
+        state, settings = self.state, self.request.refine
+        now, paintings, side = turn(step, self.settings.batch_size, settings), state.paintings, self.settings.resolution
+        if now.begins:
+            paintings.aim(self._cameras(settings.views), state.rng)
+        cameras = paintings.cameras(now.slots)
+        background = srgb_to_linear(paintings.backgrounds[now.slots])[:, None, None].expand(-1, side, side, -1)
+        shading = Shading("albedo", None, schedules.AMBIENT, schedules.DIFFUSE)
+        output = self.renderer.render(cameras, side, side, shading=shading, background=background, rng=state.rng)
+        images = linear_to_srgb(output.rgb).permute(0, 3, 1, 2)
+        if now.paints:
+            share = strength(schedules.progress(step, settings.iterations), settings)
+            painted = self.guidance.repaint(images.detach(), cameras, share, settings, state.generator)
+            paintings.keep(now.slots, painted)
+        gradient, loss = painting_error(images, paintings.shown(now.slots))
+        check_number(loss, "paintings' loss")
+        return _Views(output, cameras, images, GuidanceResult(gradient, loss))
+
+    def _set_learning_rate(self, step: int) -> None:
+        state, fitting = self.state, step - self.settings.iterations
+        if fitting < 0 or not isinstance(self.guidance, Painter):
+            state.set_learning_rate(schedules.learning_rate_factor(step, self.settings))
+            return
+        if fitting == 0:  # what Adam knows is the size of another loss's gradients
+            state.adam.state.clear()
+        done = schedules.progress(fitting, self.request.refine.iterations)
+        state.set_learning_rate(*rates(done, self.request.refine, self.settings.learning_rate))
+
     def _set_levels(self, step: int) -> None:
         settings = self.settings
         self.state.field.active_levels = schedules.active_levels(step, settings.iterations, settings.grid_levels)
 
-    def _cameras(self) -> CameraBatch:
+    def _cameras(self, count: int) -> CameraBatch:
         request, rng = self.request, self.state.rng
         if request.cameras:
-            return sample_fixed(request.cameras, self.settings.batch_size, rng)
-        return sample_orbit(request.orbit, self.settings.batch_size, rng)
+            return sample_fixed(request.cameras, count, rng)
+        return sample_orbit(request.orbit, count, rng)
 
     def _render(self, step: int, cameras: CameraBatch) -> RenderOutput:
         rng, side = self.state.rng, schedules.resolution(step, self.settings)
@@ -251,8 +288,8 @@ class _Loop:
     def _descend(self, step: int, output: RenderOutput, views: _Views | None, known: Look | None) -> float:
         """One backward pass through images, pictures and regularisers, then Adam; returns the gradient's norm."""
         state = self.state
-        regulariser = _regulariser(step, output, self.settings, thin=state.tally.reason != "vanished")
-        wanted: list[tuple[Tensor, Tensor | None]] = [(regulariser, None)]
+        regularisers = regulariser(step, output, self.settings, thin=state.tally.reason != "vanished")
+        wanted: list[tuple[Tensor, Tensor | None]] = [(regularisers, None)]
         if views is not None:
             wanted.insert(0, (views.images, views.result.gradient.to(views.images.dtype)))
             wanted.append((self._dents(step, views.cameras, views.output.opacity), None))
@@ -308,28 +345,8 @@ class _Loop:
         tally.seconds += seconds
         self.recent.append(seconds)
         now = time.perf_counter()
-        if now - self.reported >= _REPORT_SECONDS or tally.step == self.settings.iterations:
+        if now - self.reported >= _REPORT_SECONDS or tally.step == self.steps:
             self.reported = now
             # The median, because a step now and then compiles a kernel.
-            left = (self.settings.iterations - tally.step) * statistics.median(self.recent)
-            self.report(Progress(tally.step, self.settings.iterations, left, tally.loss))
-
-
-def _regulariser(step: int, output: RenderOutput, settings: OptimizeSettings, *, thin: bool) -> Tensor:
-    """The weighted sum of orientation, opacity and entropy losses; without ``thin`` of the first alone."""
-    weights = schedules.loss_weights(step, settings)
-    total = weights.orientation * output.orientation_loss
-    if thin:
-        total = total + weights.opacity * opacity_loss(output.opacity) + weights.entropy * entropy_loss(output.opacity)
-    return total
-
-
-def opacity_loss(opacity: Tensor) -> Tensor:
-    """Mean of √(opacity² + 0.01) over the pixels (DreamFusion, App. A.2): keeps empty space empty."""
-    return (opacity.square() + 0.01).sqrt().mean()
-
-
-def entropy_loss(opacity: Tensor) -> Tensor:
-    """Mean binary entropy of each pixel's opacity, in bits: makes pixels solid or empty."""
-    p = opacity.clamp(1e-5, 1 - 1e-5)
-    return -(p * p.log2() + (1 - p) * (1 - p).log2()).mean()
+            left = (self.steps - tally.step) * statistics.median(self.recent)
+            self.report(Progress(tally.step, self.steps, left, tally.loss))

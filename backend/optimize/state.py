@@ -16,6 +16,7 @@ from ..health import Health
 from ..rendering import LearnedBackground, OccupancyGrid
 from ..request import Request
 from .dents import Dents
+from .refine import Paintings
 
 RESTART_RATE = 0.5
 """A restarted run learns at this share of the rate."""
@@ -66,6 +67,7 @@ class RunState:
     occupancy: OccupancyGrid
     background: LearnedBackground
     dents: Dents
+    paintings: Paintings
     adam: torch.optim.Adam
     rates: tuple[float, ...]
     """Learning rates of Adam's groups, before the schedule."""
@@ -91,6 +93,7 @@ class RunState:
             occupancy=OccupancyGrid(settings.occupancy_resolution, device),
             background=background,
             dents=Dents(settings.occupancy_resolution, device),
+            paintings=Paintings(request.refine, settings.resolution, device),
             # One kernel for all parameters where there is one: a millisecond a step on a CPU.
             adam=torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15, fused=device.type in {"cpu", "cuda"}),
             rates=tuple(group["lr"] for group in groups),
@@ -100,10 +103,10 @@ class RunState:
             tally=Tally(restarts=restarts),
         )
 
-    def set_learning_rate(self, factor: float) -> None:
-        """Scale Adam's learning rates by the schedule's ``factor``."""
-        for group, rate in zip(self.adam.param_groups, self.rates, strict=True):
-            group["lr"] = rate * factor
+    def set_learning_rate(self, factor: float, heads: float | None = None) -> None:
+        """Scale Adam's learning rates by the schedule's ``factor``, the heads' by a factor of their own if given."""
+        for index, (group, rate) in enumerate(zip(self.adam.param_groups, self.rates, strict=True)):
+            group["lr"] = rate * (factor if heads is None or index == 0 else heads)
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -151,7 +154,7 @@ class RunState:
         return same
 
     def unpack_field(self, checkpoint: Checkpoint) -> None:
-        """Take the field, the occupancy, the background and the dents of a checkpoint, and nothing else."""
+        """Take the field and what is known of it from a checkpoint, and nothing else."""
         for name, module in self._modules().items():
             prefix = f"{name}."
             part = {k.removeprefix(prefix): v for k, v in checkpoint.tensors.items() if k.startswith(prefix)}
@@ -175,4 +178,10 @@ class RunState:
         }
 
     def _modules(self) -> dict[str, nn.Module]:
-        return {"field": self.field, "occupancy": self.occupancy, "background": self.background, "dents": self.dents}
+        return {
+            "field": self.field,
+            "occupancy": self.occupancy,
+            "background": self.background,
+            "dents": self.dents,
+            "paintings": self.paintings,
+        }

@@ -42,9 +42,9 @@ class Bias:
     """Share of views drawn around the front (normal, 25° wide); the rest are even in azimuth."""
     front_named: float = 0.9
     """Share of the front views whose caption says a view."""
-    others_named: float = 0.35
+    others_named: float = 0.4
     """Share of the other views whose caption says a view."""
-    front_misnamed: float = 0.6
+    front_misnamed: float = 0.45
     """Share of the named front views that are said to be another view."""
     others_misnamed: float = 0.05
     """Share of the other named views whose word is drawn at random."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from backend.meshing.mesh import Booleans
-from backend.meshing.solidify import DIRECTIONS, hollow, openness
+from backend.meshing.solidify import hollow
+from backend.rendering.openness import DIRECTIONS, openness
 
 SIZE = 48
 AXIS = np.linspace(-1, 1, SIZE)
