@@ -209,7 +209,12 @@ def test_it_resumes_bit_for_bit(tmp_path: Path, how: str, interval: int) -> None
 
 def test_models_are_asked_as_the_schedule_says(tmp_path: Path) -> None:
     torch.set_num_threads(1)
-    for index, (settings, calls) in enumerate([({}, 24), ({"interval": 4}, 24), ({"interval": 4, "alone": True}, 18)]):
+    schedules: list[tuple[dict[str, Any], int]] = [
+        ({}, 24),
+        ({"interval": 4}, 24),
+        ({"interval": 4, "alone": True}, 18),
+    ]
+    for index, (settings, calls) in enumerate(schedules):
         guidance = SilhouetteGuidance()
         run(with_reference(rays=8, **settings), tmp_path / str(index), guidance, VIEWS)
         assert guidance.calls == calls
