@@ -47,25 +47,24 @@ def image_file(image: Image) -> Path:
         path.write_bytes(packed.data)
         return path
     path = (folder / _file_name(image)).with_suffix(_SAVED)
+    kind = image.file_format
     try:
-        copy = image.copy()
-        copy.file_format = "PNG"
-        copy.save(filepath=str(path))
-        bpy.data.images.remove(copy)
+        image.file_format = "PNG"
+        image.save(filepath=str(path), save_copy=True)
     except RuntimeError:
         raise PictureError(f"The image {image.name} cannot be read.", "Find its file, or pack it.") from None
+    finally:
+        image.file_format = kind
     return path
 
 
 def camera_named(context: Context, name: str) -> Object:
     """A camera of the scene by its name; by "" the scene's own. Raises RequestError."""
     scene = scene_of(context)
-    found = cast("Object | None", scene.objects.get(name) if name else scene.camera)
+    found = scene.objects.get(name) if name else scene.camera
     if found is None or found.type != "CAMERA":
-        raise RequestError(
-            f"There is no camera {name} in the scene." if name else "The scene has no camera.",
-            "Name one of its cameras.",
-        )
+        what = f"There is no camera {name} in the scene." if name else "The scene has no camera."
+        raise RequestError(what, "Name one of its cameras.")
     return found
 
 

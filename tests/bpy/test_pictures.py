@@ -126,7 +126,7 @@ def test_backgrounds_that_cannot_be_used(extension: Any, tmp_path: Path) -> None
     ]
     for values, words in cases:
         with pytest.raises(request_error, match=words):
-            picture_of(extension, backed_camera(image, **values))
+            picture_of(extension, backed_camera(values.pop("image", image), **values))
     with pytest.raises(request_error, match="has no background image"):
         picture_of(extension, add_camera(looking_at_origin(0, -4, 0)))
     lost = bpy.data.images.load(str(tmp_path / "a.png"))
