@@ -13,7 +13,6 @@ import pytest
 from backend import cameras as plain
 from backend.reference import FixedCamera
 from tests.bpy.blender import Matrix, bpy
-from tests.bpy.test_generate import command  # noqa: F401 - a fixture
 from tests.bpy.test_rig import POINTS, add_camera, frame, in_frame, looking_at_origin
 
 
@@ -144,7 +143,7 @@ def request_in(folder: Path) -> Any:
     return json.loads((folder / "request.json").read_text())
 
 
-def test_the_command_takes_files(command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_the_command_takes_files(command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     bpy.context.scene.dreamlathe.orbit.distance = (4.0, 5.0)
     bpy.context.scene.dreamlathe.prompt = ""
@@ -162,7 +161,7 @@ def test_the_command_takes_files(command: Any, tmp_path: Path, monkeypatch: pyte
     assert bpy.context.scene.dreamlathe.view_model == "none"
 
 
-def test_the_command_takes_pictures_behind_cameras(command: Any, tmp_path: Path) -> None:  # noqa: F811
+def test_the_command_takes_pictures_behind_cameras(command: Any, tmp_path: Path) -> None:
     image = saved_image(tmp_path / "duck.png", 64, 64)
     image.pack()
     camera = backed_camera(image)
@@ -186,7 +185,7 @@ def test_the_command_takes_pictures_behind_cameras(command: Any, tmp_path: Path)
     ],
 )
 def test_what_goes_wrong_is_said(
-    command: Any,  # noqa: F811
+    command: Any,
     capfd: pytest.CaptureFixture[str],
     arguments: tuple[str, ...],
     words: str,
