@@ -109,7 +109,8 @@ def test_a_painted_picture_is_written_as_a_file(extension: Any) -> None:
     assert tuple(again.size) == (64, 48)
     assert again.pixels[(15 * 64 + 20) * 4 : (15 * 64 + 20) * 4 + 3] == pytest.approx((0.8, 0.1, 0.1), abs=0.01)
     assert image.source == "GENERATED"  # it is left as it was
-    assert len([each for each in bpy.data.images if each.name.startswith("Backdrop")]) <= 2
+    assert image.filepath == ""
+    assert len(bpy.data.images) == 2
 
 
 def test_backgrounds_that_cannot_be_used(extension: Any, tmp_path: Path) -> None:
