@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import bpy
+import numpy as np
 from bpy.types import Context, Image, Object
 from mathutils import Matrix
+from numpy.typing import NDArray
 
 from ..backend.errors import PictureError, RequestError
 from ..backend.reference import FixedCamera, ReferenceImage
@@ -48,10 +50,7 @@ def image_file(image: Image) -> Path:
         return path
     path = (folder / _file_name(image)).with_suffix(_SAVED)
     try:
-        copy = image.copy()
-        copy.file_format = "PNG"
-        copy.save(filepath=str(path))
-        bpy.data.images.remove(copy)
+        _save_copy(image, path)
     except RuntimeError:
         raise PictureError(f"The image {image.name} cannot be read.", "Find its file, or pack it.") from None
     return path
@@ -60,13 +59,35 @@ def image_file(image: Image) -> Path:
 def camera_named(context: Context, name: str) -> Object:
     """A camera of the scene by its name; by "" the scene's own. Raises RequestError."""
     scene = scene_of(context)
-    found = cast("Object | None", scene.objects.get(name) if name else scene.camera)
+    found = scene.objects.get(name) if name else scene.camera
     if found is None or found.type != "CAMERA":
-        raise RequestError(
-            f"There is no camera {name} in the scene." if name else "The scene has no camera.",
-            "Name one of its cameras.",
-        )
+        what = f"There is no camera {name} in the scene." if name else "The scene has no camera."
+        raise RequestError(what, "Name one of its cameras.")
     return found
+
+
+def _save_copy(image: Image, path: Path) -> None:
+    """Write an image's pixels as a PNG; saving the image itself would make it that file's."""
+    source = cast("Any", image)
+    pixels = np.empty(len(source.pixels), np.float32)
+    source.pixels.foreach_get(pixels)
+    width, height = source.size
+    copy = cast("Any", bpy.data.images.new(image.name, width, height, alpha=True, float_buffer=source.is_float))
+    try:
+        copy.pixels.foreach_set(_with_alpha(pixels.reshape(height, width, -1)).ravel())
+        copy.update()
+        copy.file_format = "PNG"
+        copy.save(filepath=str(path))
+    finally:
+        bpy.data.images.remove(copy)
+
+
+def _with_alpha(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """[H, W, 4] of pixels with one to four channels."""
+    channels = pixels.shape[2]
+    colour = pixels[..., :3] if channels >= 3 else np.repeat(pixels[..., :1], 3, axis=2)
+    alpha = pixels[..., 3:] if channels == 4 else np.ones_like(pixels[..., :1])
+    return np.concatenate([colour, alpha], axis=2)
 
 
 def _background(camera: Object) -> tuple[Any, Image]:

@@ -62,7 +62,7 @@ def ellipsoid(camera: CameraBatch, size: int) -> Reference:
     normal /= np.linalg.norm(normal, axis=-1, keepdims=True)
     axes = camera.camera_to_world[0, :3, :3]
     depth = along * (directions[0] @ -axes[:, 2])
-    rgba = np.concatenate([np.broadcast_to(np.float32(RED), (size, size, 3)), np.ones((size, size, 1))], axis=-1)
+    rgba = np.broadcast_to(np.array([*RED, 1.0], np.float32), (size, size, 4))
     return Reference(
         np.where(inside[..., None], rgba, 0.0).astype(np.float32),
         "transparency",

@@ -56,7 +56,8 @@ def test_a_prompt_without_weight_is_not_asked() -> None:
     ],
 )
 def test_what_cannot_be_said_of_a_picture(change: dict[str, Any], said: str) -> None:
-    picture = ReferenceImage(**{"file": "a.png", **change})
+    fields: dict[str, Any] = {"file": "a.png", **change}
+    picture = ReferenceImage(**fields)
     with pytest.raises(RequestError) as caught:
         with_pictures(picture).validated()
     assert said in str(caught.value)

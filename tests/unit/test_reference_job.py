@@ -32,9 +32,11 @@ SETTINGS = ReferenceSettings(rays=16, resolution=32, resolution_start=16)
 SMALL = small_request(12, resolution=16, checkpoint_every=4).replace(
     prompt="", device="cpu", view_model="none", reference=SETTINGS
 )
-SMALL_OPTIONS = ("--set", "optimize.resolution=16", "--set", "optimize.samples_per_ray=24", "--faces", "300")
-SMALL_OPTIONS += ("--set", "optimize.occupancy_resolution=16", "--set", "reference.rays=12", "--texture-size", "64")
-SMALL_OPTIONS += ("--iterations", "4", "--grid-resolution", "24", "--device", "cpu", "--view-model", "none")
+SMALL_OPTIONS = (
+    *("--set", "optimize.resolution=16", "--set", "optimize.samples_per_ray=24", "--faces", "300"),
+    *("--set", "optimize.occupancy_resolution=16", "--set", "reference.rays=12", "--texture-size", "64"),
+    *("--iterations", "4", "--grid-resolution", "24", "--device", "cpu", "--view-model", "none"),
+)
 
 
 @pytest.fixture(autouse=True)

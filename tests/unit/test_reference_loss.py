@@ -142,12 +142,14 @@ def test_the_true_object_has_hardly_any_loss_and_another_one_has() -> None:
     one_by_one = {"colour_weight": 0.0, "mask_weight": 0.0, "depth_weight": 0.0, "normal_weight": 0.0}
     views = ellipsoid_views([35.0, -110.0], (64,))
     wrong = [dataclasses.replace(view, camera=orbit_cameras(80.0, -20.0, 3.0, 40.0)) for view in views[:1]]
-    bounds = {"colour": (0.01, 0.02), "mask": (0.02, 0.03), "depth": (0.02, 0.05), "normal": (0.02, 0.06)}
-    for name, (low, high) in bounds.items():
+    for name, most in {"colour": 0.01, "mask": 0.02, "depth": 0.02, "normal": 0.02}.items():
         settings = ReferenceSettings(rays=48, ramp=0.0, **{**one_by_one, f"{name}_weight": 1.0})  # type: ignore[arg-type]
-        rng = np.random.default_rng(0)
-        assert ReferenceViews(views, settings, CPU).look(1.0, renderer, rng).loss.item() < low, name
-        assert ReferenceViews(wrong, settings, CPU).look(1.0, renderer, rng).loss.item() > high, name
+        true, other = (
+            ReferenceViews(each, settings, CPU).look(1.0, renderer, np.random.default_rng(3)).loss.item()
+            for each in (views, wrong)
+        )
+        assert true < most, name
+        assert other > 3 * true, name
 
 
 def test_what_was_seen_is_measured() -> None:
@@ -209,7 +211,12 @@ def test_it_resumes_bit_for_bit(tmp_path: Path, how: str, interval: int) -> None
 
 def test_models_are_asked_as_the_schedule_says(tmp_path: Path) -> None:
     torch.set_num_threads(1)
-    for index, (settings, calls) in enumerate([({}, 24), ({"interval": 4}, 24), ({"interval": 4, "alone": True}, 18)]):
+    schedules: list[tuple[dict[str, Any], int]] = [
+        ({}, 24),
+        ({"interval": 4}, 24),
+        ({"interval": 4, "alone": True}, 18),
+    ]
+    for index, (settings, calls) in enumerate(schedules):
         guidance = SilhouetteGuidance()
         run(with_reference(rays=8, **settings), tmp_path / str(index), guidance, VIEWS)
         assert guidance.calls == calls
