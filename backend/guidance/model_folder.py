@@ -16,8 +16,7 @@ from ..errors import ModelError
 from ..request import BUILT_IN_MODEL
 
 BUILT_IN_FOLDER = Path(__file__).parent.parent / "toybox" / "weights"
-BUILT_IN_VIEW_FOLDER = Path(__file__).parent.parent / "toybox" / "view_weights"
-"""The built-in model that is shown pictures."""
+BUILT_IN_VIEW_FOLDER = BUILT_IN_FOLDER.with_name("view_weights")
 BORROWED = "_borrowed"
 """Entry of model_index.json: parts that are another model's, ``{"vae": "toybox"}``; only the built-in model lends."""
 POSE = "_relative_pose"
@@ -59,14 +58,13 @@ class ModelFolder:
         return (BUILT_IN_FOLDER if part in self.borrowed else self.path) / part
 
 
-def open_model(model: str, allow_download: bool = False, built_in: Path = BUILT_IN_FOLDER) -> ModelFolder:
+def open_model(model: str, allow_download: bool = False) -> ModelFolder:
     """Find ``model`` ("toybox", a folder, or a Hub id) and read its index; ModelError says what is wrong with it.
 
-    Hub ids are looked up in the local cache, and on the Hub only with ``allow_download``. ``built_in`` is the
-    folder of "toybox".
+    Hub ids are looked up in the local cache, and on the Hub only with ``allow_download``.
     """
     if model == BUILT_IN_MODEL:
-        return _read_index(_existing(built_in))
+        return _read_index(_existing(BUILT_IN_FOLDER))
     folder = Path(model).expanduser()
     if not folder.is_dir() and _HUB_ID.fullmatch(model):
         folder = _hub_snapshot(model, allow_download)
