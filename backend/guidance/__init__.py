@@ -66,7 +66,7 @@ def load_view_guidance(
     device: torch.device,
     allow_download: bool = False,
 ) -> Guidance:
-    """Load ``model`` (a diffusers folder, or a Hub id) and show it one or more pictures of the object.
+    """Load ``model`` ("toybox-views", a diffusers folder, or a Hub id) and show it one or more pictures of the object.
 
     Without ``allow_download`` a Hub id must be in the local cache. Raises ModelError for a model that is missing,
     broken or of a family that is not shown pictures, RequestError for pictures or settings it cannot use, and

@@ -13,7 +13,7 @@ from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 
 from ..errors import ModelError
-from ..request import BUILT_IN_MODEL
+from ..request import BUILT_IN_MODEL, BUILT_IN_VIEW_MODEL
 
 BUILT_IN_FOLDER = Path(__file__).parent.parent / "toybox" / "weights"
 BUILT_IN_VIEW_FOLDER = BUILT_IN_FOLDER.with_name("view_weights")
@@ -59,12 +59,12 @@ class ModelFolder:
 
 
 def open_model(model: str, allow_download: bool = False) -> ModelFolder:
-    """Find ``model`` ("toybox", a folder, or a Hub id) and read its index; ModelError says what is wrong with it.
+    """Find ``model`` (a built-in one, a folder, or a Hub id) and read its index; ModelError says what is wrong with it.
 
     Hub ids are looked up in the local cache, and on the Hub only with ``allow_download``.
     """
-    if model == BUILT_IN_MODEL:
-        return _read_index(_existing(BUILT_IN_FOLDER))
+    if model in (BUILT_IN_MODEL, BUILT_IN_VIEW_MODEL):
+        return _read_index(_existing(BUILT_IN_FOLDER if model == BUILT_IN_MODEL else BUILT_IN_VIEW_FOLDER))
     folder = Path(model).expanduser()
     if not folder.is_dir() and _HUB_ID.fullmatch(model):
         folder = _hub_snapshot(model, allow_download)

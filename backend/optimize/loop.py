@@ -1,5 +1,8 @@
 """The loop: render, ask the guidance, step the field. Checkpoints, health and the one restart are here as well.
 
+Where there are pictures of the object, they are losses of their own (see :mod:`.reference_loss`), beside a guidance or
+without one.
+
 A run is a function of its request: one killed at any step and resumed goes on to the same result, bit for bit on a CPU.
 Where a field dies (see :mod:`..health`), the run starts again once, at half the learning rate and with generators
 seeded anew: after NaN from the last regular checkpoint, because the field was still good; after a vanished or exploded
@@ -13,7 +16,8 @@ from __future__ import annotations
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +27,17 @@ from torch import Tensor
 from .. import schedules
 from ..cameras import CameraBatch, rays, sample_fixed, sample_orbit
 from ..checkpoint import CheckpointStore
-from ..errors import Cancelled, DivergedError
+from ..errors import Cancelled, DivergedError, RequestError
 from ..events import Event, Message, Preview, Progress
 from ..field import Field
 from ..files import write_atomically
 from ..guidance import Guidance, GuidanceResult
 from ..health import Unhealthy, check_number, check_parameters, look, shell_is_full
+from ..reference_files import ReferenceView
 from ..rendering import OccupancyGrid, Renderer, RenderOutput, Shading, linear_to_srgb, sample_light, srgb_to_linear
 from ..request import OptimizeSettings, Request
 from .preview import preview_cameras, preview_png, render_preview
+from .reference_loss import Look, ReferenceViews
 from .state import RunState
 
 MAX_RESTARTS = 1
@@ -42,34 +48,58 @@ _REPORT_SECONDS = 0.2
 def optimize(
     request: Request,
     folder: Path,
-    guidance: Guidance,
+    guidance: Guidance | None,
     device: torch.device,
     report: Callable[[Event], None],
     should_stop: Callable[[], bool],
+    references: Sequence[ReferenceView] = (),
 ) -> tuple[Field, OccupancyGrid, dict[str, Any]]:
     """Optimize a field for a request, going on from the checkpoint in ``folder`` if there is one.
 
-    Returns the field, its occupancy and numbers for metrics.json. ``should_stop`` is asked before each step. Raises
-    Cancelled when it says so (after a checkpoint), DivergedError, and OutputError if the folder cannot be written or
-    holds another request's checkpoint.
+    ``references`` are the request's pictures; with them the guidance may be None. Returns the field, its occupancy and
+    numbers for metrics.json. ``should_stop`` is asked before each step. Raises Cancelled when it says so (after a
+    checkpoint), DivergedError, and OutputError if the folder cannot be written or holds another request's checkpoint.
     """
-    loop = _Loop(request, folder, guidance, device, report)
+    pictures = ReferenceViews(references, request.reference, device) if references else None
+    if guidance is None and pictures is None:
+        raise RequestError("There is nothing to go by: no model and no picture.", "Choose a model or give a picture.")
+    loop = _Loop(request, folder, guidance, pictures, device, report)
     while True:
         try:
             loop.run(should_stop)
-            return loop.state.field, loop.state.occupancy, loop.state.metrics()
+            metrics = loop.state.metrics()
+            if pictures is not None:
+                metrics["references"] = pictures.measure(loop.renderer)
+            return loop.state.field, loop.state.occupancy, metrics
         except Unhealthy as error:
             loop.recover(error)
 
 
+@dataclass(frozen=True)
+class _Views:
+    """Views that the guidance has judged."""
+
+    output: RenderOutput
+    cameras: CameraBatch
+    images: Tensor
+    result: GuidanceResult
+
+
 class _Loop:
     def __init__(
-        self, request: Request, folder: Path, guidance: Guidance, device: torch.device, report: Callable[[Event], None]
+        self,
+        request: Request,
+        folder: Path,
+        guidance: Guidance | None,
+        pictures: ReferenceViews | None,
+        device: torch.device,
+        report: Callable[[Event], None],
     ) -> None:
         self.request = request
         self.settings = request.optimize
         self.folder = folder
         self.guidance = guidance
+        self.pictures = pictures
         self.device = device
         self.report = report
         self.store = CheckpointStore(folder, request.digest())
@@ -147,18 +177,47 @@ class _Loop:
         self._set_levels(step)
         state.set_learning_rate(schedules.learning_rate_factor(step, settings))
         state.occupancy.update(state.field.density, step, state.rng)
+        known = self._look(step)
+        views = None if known is not None and self.request.reference.alone else self._ask(step)
+        if views is not None:
+            output, cameras, opacity = views.output, views.cameras, views.output.opacity
+        else:
+            assert known is not None
+            output, cameras, opacity = known.output, known.cameras, known.opacity
+        state.health.observe(opacity, cameras, state.field.density)
+        norm = self._descend(step, output, views, known)
+        if step % _CHECK_PARAMETERS_EVERY == 0:
+            check_parameters(state.parameters)
+        samples = sum(each.output.n_samples for each in (views, known) if each is not None)
+        error = None if known is None else known.error
+        state.tally.average(self._loss(views, known), float(opacity.detach().mean()), samples, norm, error)
+
+    def _loss(self, views: _Views | None, known: Look | None) -> float | None:
+        """What people are shown: the guidance's loss, or, without a guidance, the pictures'."""
+        if views is not None:
+            return views.result.loss
+        return float(known.loss.detach()) if known is not None and self.guidance is None else None
+
+    def _look(self, step: int) -> Look | None:
+        """At the pictures, where it is their turn; without a guidance it always is, and they have its other losses."""
+        if self.pictures is None or not (self.guidance is None or self.pictures.is_due(step)):
+            return None
+        done = schedules.progress(step, self.settings.iterations)
+        known = self.pictures.look(done, self.renderer, self.state.rng, want_normals=self.guidance is None)
+        check_number(float(known.loss.detach()), "pictures' loss")
+        return known
+
+    def _ask(self, step: int) -> _Views | None:
+        """The guidance about views drawn at random; None without a guidance."""
+        if self.guidance is None:
+            return None
         cameras = self._cameras()
         output = self._render(step, cameras)
         images = linear_to_srgb(output.rgb).permute(0, 3, 1, 2)
-        result = self.guidance.gradient(
-            images.detach(), cameras, schedules.progress(step, settings.iterations), state.generator
-        )
+        done = schedules.progress(step, self.settings.iterations)
+        result = self.guidance.gradient(images.detach(), cameras, done, self.state.generator)
         check_number(result.loss, "guidance's loss")
-        state.health.observe(output.opacity, cameras, state.field.density)
-        norm = self._descend(step, output, images, result)
-        if step % _CHECK_PARAMETERS_EVERY == 0:
-            check_parameters(state.parameters)
-        state.tally.average(result.loss, float(output.opacity.detach().mean()), output.n_samples, norm)
+        return _Views(output, cameras, images, result)
 
     def _set_levels(self, step: int) -> None:
         settings = self.settings
@@ -179,18 +238,24 @@ class _Loop:
         return self.renderer.render(cameras, side, side, shading=shading, background=background, rng=rng)
 
     def _background(self, cameras: CameraBatch, side: int) -> Tensor:
-        """One random colour (uniform in sRGB, as people see) or the learned background; linear."""
+        """One random colour (uniform in sRGB, as people see), white, or the learned background; linear."""
         colour, learned = self.state.rng.random(3), self.state.rng.random()
+        if self.request.shows_pictures and self.state.rng.random() < self.request.view_guidance.white_share:
+            return torch.ones(3, device=self.device)
         if learned >= self.settings.learned_background:
             return srgb_to_linear(torch.tensor(colour, dtype=torch.float32, device=self.device))
         _, directions = rays(cameras, side, side)
         return self.state.background(torch.from_numpy(directions).to(self.device))
 
-    def _descend(self, step: int, output: RenderOutput, images: Tensor, result: GuidanceResult) -> float:
-        """One backward pass through the images and the regularisers, then Adam; returns the gradient's norm."""
+    def _descend(self, step: int, output: RenderOutput, views: _Views | None, known: Look | None) -> float:
+        """One backward pass through images, pictures and regularisers, then Adam; returns the gradient's norm."""
         state = self.state
         regulariser = _regulariser(step, output, self.settings, thin=state.tally.reason != "vanished")
-        wanted = [(images, result.gradient.to(images.dtype)), (regulariser, None)]
+        wanted: list[tuple[Tensor, Tensor | None]] = [(regulariser, None)]
+        if views is not None:
+            wanted.insert(0, (views.images, views.result.gradient.to(views.images.dtype)))
+        if known is not None:
+            wanted.append((known.loss, None))
         roots = [(root, gradient) for root, gradient in wanted if root.requires_grad]
         if not roots:  # no ray met an occupied cell; if that lasts, the field has vanished
             return 0.0

@@ -40,11 +40,18 @@ class Tally:
     """Field samples a step."""
     gradient_norm: float = 0.0
     """Of all parameters, before it is clipped."""
+    reference_error: float = 0.0
+    """Mean squared error of the pictures' colours."""
 
-    def average(self, loss: float, opacity: float, samples: int, gradient_norm: float) -> None:
-        """Take a step into the averages."""
+    def average(
+        self, loss: float | None, opacity: float, samples: int, gradient_norm: float, reference_error: float | None
+    ) -> None:
+        """Take a step into the averages; None for what the step did not look at."""
         share = 1.0 / min(self.step + 1, 20)
-        self.loss += share * (loss - self.loss)
+        if loss is not None:
+            self.loss += share * (loss - self.loss)
+        if reference_error is not None:
+            self.reference_error += share * (reference_error - self.reference_error)
         self.opacity += share * (opacity - self.opacity)
         self.samples += share * (samples - self.samples)
         self.gradient_norm += share * (gradient_norm - self.gradient_norm)
