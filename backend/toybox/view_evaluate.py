@@ -116,7 +116,7 @@ def samples(folder: Path, one: Subject, scale: float, steps: int) -> Floats:
 
 
 def compared(made: Floats, truth: Floats) -> dict[str, float]:
-    """PSNR in dB before white, IoU of silhouettes, and distance of mean colours, over views [V, S, S, 3] and [.., 4]."""
+    """PSNR in dB before white, IoU of silhouettes, and distance of mean colours, of views [V, S, S, 3] and [.., 4]."""
     wanted = before_white(truth)
     inside, found = truth[..., 3] > 0.5, made.min(-1) < PAPER
     colours = [

@@ -132,7 +132,5 @@ def surface_of(cells: Cells) -> Surface:
     return (corners - 0.5) / RESOLUTION * 2 - 1, faces[:, ::-1].astype(np.int32)
 
 
-def _mesh(
-    vertices: NDArray[np.float64], faces: NDArray[np.int32], uvs: Floats, texture: NDArray[np.uint8]
-) -> Mesh:
+def _mesh(vertices: NDArray[np.float64], faces: NDArray[np.int32], uvs: Floats, texture: NDArray[np.uint8]) -> Mesh:
     return Mesh(vertices.astype(np.float32), faces, vertex_normals(vertices, faces), uvs.astype(np.float32), texture)

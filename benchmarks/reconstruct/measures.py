@@ -28,9 +28,7 @@ Floats = NDArray[np.float32]
 def unseen_views(azimuth: float) -> CameraBatch:
     """The 16 cameras around a reference at ``azimuth``."""
     steps = np.arange(VIEWS)
-    return orbit_cameras(
-        azimuth + (steps + 0.5) * 360 / VIEWS, np.resize(ELEVATIONS, VIEWS), DISTANCE, FIELD_OF_VIEW
-    )
+    return orbit_cameras(azimuth + (steps + 0.5) * 360 / VIEWS, np.resize(ELEVATIONS, VIEWS), DISTANCE, FIELD_OF_VIEW)
 
 
 def photographed(mesh: Mesh, cameras: CameraBatch) -> Floats:
@@ -68,6 +66,12 @@ class Truth:
             "reference_psnr": psnr(photographed(made.mesh, self.subject.camera)[0], self.front[0]),
         }
         return figures, views
+
+    def control(self) -> dict[str, float]:
+        """What the true mesh itself scores: 1 and 0, but for the measures' own coarseness."""
+        cells = made_of(self.mesh).cells
+        points = [sample_surface(*self.surface, POINTS, np.random.default_rng(seed)) / self.reach for seed in (0, 1)]
+        return {"iou": round(volume_iou(cells, self.cells), 5), "chamfer": round(chamfer_distance(*points), 5)}
 
 
 def made_of(mesh: Mesh) -> Made:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from backend.cameras import CameraBatch, orbit_cameras
-from backend.request import Request, preset
+from backend.reference import ReferenceImage
+from backend.request import PresetName, Request, preset
 from backend.toybox.held_out import HELD_OUT_KINDS
 from backend.toybox.instances import held_out
 from backend.toybox.kinds import KINDS
@@ -68,14 +67,11 @@ class Subject:
         x, y, z = self.camera.position[0].tolist()
         return picture(self.solids, self.camera, Light((x, y, z + 1.0), AMBIENT), PICTURE_SIZE, _SUPERSAMPLE)
 
-    def request(self, image: Path, preset_name: str, view_model: str, seed: int, changes: list[str]) -> Request:
+    def request(self, image: Path, preset_name: PresetName, view_model: str, seed: int, changes: list[str]) -> Request:
         """The request of its reconstruction from the picture in ``image``, with ``changes`` ("path=value")."""
         azimuth, elevation = self.pose
-        seen = {"file": str(image), "azimuth": azimuth, "elevation": elevation, "framing": "as-is"}
-        data: dict[str, Any] = json.loads(preset(preset_name, "x", seed=seed).to_json())  # pyright: ignore[reportArgumentType]
-        data |= {"prompt": "", "view_model": view_model}
-        data["references"] = [{**seen, "distance": DISTANCE, "field_of_view": FIELD_OF_VIEW}]
-        request = Request.from_dict(data)
+        seen = ReferenceImage(str(image), azimuth, elevation, DISTANCE, FIELD_OF_VIEW, framing="as-is")
+        request = preset(preset_name, "", seed=seed, references=(seen,), view_model=view_model)
         for change in changes:
             path, _, text = change.partition("=")
             request = request.with_setting(path, text)
