@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,18 +94,24 @@ def kept_views(folder: Path, count: int, seed: int, workers: int, report: Callab
         folder.mkdir(parents=True, exist_ok=True)
         bounds = [(i, min(i + CHUNK, count)) for i in range(0, count, CHUNK)]
         missing = [b for b in bounds if not _chunk(folder, *b).exists()]
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, context) as pool:
-            futures = [pool.submit(_keep_chunk, folder, *b, seed) for b in missing]
-            for done, future in enumerate(as_completed(futures), 1):
-                future.result()
-                report(min(count, (len(bounds) - len(missing) + done) * CHUNK))
+        for done, _ in enumerate(_kept_chunks(folder, missing, seed, workers), 1):
+            report(min(count, (len(bounds) - len(missing) + done) * CHUNK))
         _join_chunks(folder, bounds, count)
     return Views(np.load(pictures, mmap_mode="r"), np.load(angles))
 
 
 def _chunk(folder: Path, start: int, end: int) -> Path:
     return folder / f"views-{start}-{end}.npz"
+
+
+def _kept_chunks(folder: Path, missing: list[tuple[int, int]], seed: int, workers: int) -> Iterator[None]:
+    """One item a finished chunk."""
+    if workers <= 1:
+        yield from (_keep_chunk(folder, *bounds, seed) for bounds in missing)
+        return
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        futures = [pool.submit(_keep_chunk, folder, *bounds, seed) for bounds in missing]
+        yield from (future.result() for future in as_completed(futures))
 
 
 def _keep_chunk(folder: Path, start: int, end: int, seed: int) -> None:

@@ -18,7 +18,8 @@ VIEWS = 16
 ELEVATIONS = (5.0, 40.0, 20.0, 55.0)
 """Of the unseen views, in turn; their azimuths are even, the reference's in the middle between two."""
 VIEW_SIZE = 128
-POINTS = 20_000
+POINTS = 100_000
+"""On each surface; so many that their spacing does not count as distance (0.004 between two draws of one surface)."""
 SHOWN = (0, 4, 8, 12)
 """Views in the contact sheet."""
 

@@ -66,7 +66,7 @@ def strip(pictures: list[NDArray[np.float32]]) -> Image.Image:
 
 
 def contact_sheet(asked: list[Subject], folder: Path) -> Image.Image:
-    """A row per finished object: its picture, then four unseen views of the truth, ours, the hull and the mean shape."""
+    """A row per finished object: its picture, then four unseen views each of the truth, ours and the baselines."""
     finished = [subject for subject in asked if (folder / subject.name / "views.png").exists()]
     label, head, views = 110, 16, 4
     width = label + TILE * (1 + views * (1 + len(METHODS)))
