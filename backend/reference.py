@@ -95,16 +95,17 @@ class ReferenceImage:
 class ReferenceSettings:
     """How much the pictures themselves count, beside what a model makes of them, and how they are looked at.
 
-    Losses are means over rays; the starting numbers are stable-dreamfusion's.
+    Losses are means over rays. Beside a guidance of weight 1, threestudio gives colours 5000 (500 to 0.1) and the mask
+    500, stable-dreamfusion 1000, 500 and depth 10, on every fourth step and alone.
     """
 
-    colour_weight: float = bounded(1000.0, 0.0, 1e6)
+    colour_weight: float = bounded(5000.0, 0.0, 1e6)
     """Of the squared error of sRGB colours, before one random background."""
-    mask_weight: float = bounded(500.0, 0.0, 1e6)
+    mask_weight: float = bounded(1000.0, 0.0, 1e6)
     """Of the squared error of the opacity."""
-    depth_weight: float = bounded(10.0, 0.0, 1e6)
+    depth_weight: float = bounded(50.0, 0.0, 1e6)
     """Of 1 − r, the correlation with a given depth (Pearson's: scale and shift do not count)."""
-    normal_weight: float = bounded(10.0, 0.0, 1e6)
+    normal_weight: float = bounded(50.0, 0.0, 1e6)
     """Of 1 − the cosine to given normals."""
     ramp: float = bounded(0.25, 0.0, 1.0)
     """Share of the run over which the weights of depth and normals grow from nothing."""

@@ -195,7 +195,7 @@ def normal_loss(normal: Tensor, target: Tensor) -> Tensor:
 
 def _targets(views: Sequence[Reference], cameras: CameraBatch, device: torch.device) -> Targets:
     size = len(views[0].rgba)
-    rgba = torch.from_numpy(np.stack([view.rgba for view in views])).to(device).view(len(views), -1, 4)
+    rgba = torch.from_numpy(np.stack([view.rgba for view in views])).to(device).reshape(len(views), -1, 4)
     depth = normal = None
     if any(view.depth is not None for view in views):
         maps = [_standardized(view.depth, size) for view in views]
