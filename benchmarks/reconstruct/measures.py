@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
@@ -87,9 +89,9 @@ def made_of(mesh: Mesh) -> Made:
 
 def surface_distance(a: Floats, b: Floats) -> float:
     """Chamfer distance (as :func:`backend.meshing.chamfer_distance`) of two surfaces' random points [POINTS, 3]."""
-    there, _ = KDTree(b).query(a[:ASKED])
-    back, _ = KDTree(a).query(b[:ASKED])
-    return float(0.5 * (np.mean(there) + np.mean(back)))
+    there: Any = KDTree(b).query(a[:ASKED])[0]
+    back: Any = KDTree(a).query(b[:ASKED])[0]
+    return float(0.5 * (there.mean() + back.mean()))
 
 
 def psnr(a: Floats, b: Floats) -> float:

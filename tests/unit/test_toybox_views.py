@@ -40,7 +40,7 @@ def views() -> Views:
 def test_poses_are_those_that_the_guidance_tells() -> None:
     rng = np.random.default_rng(0)
     angles = rng.uniform((-180, -10), (180, 60), (2, 20, 2)).astype(np.float32)
-    cameras = [orbit_cameras(*half.T, 3.0, 40.0) for half in angles]
+    cameras = [orbit_cameras(half[:, 0], half[:, 1], 3.0, 40.0) for half in angles]
     wanted = relative_poses(cameras[0], cameras[1], "stable-zero123", 0.75)[np.arange(20), np.arange(20)]
     found = stable_poses(*torch.from_numpy(angles))
     np.testing.assert_allclose(found.numpy(), wanted, atol=1e-5)
@@ -189,7 +189,8 @@ def test_the_guidance_asks_what_training_answered(trained: Path) -> None:
     asked = guidance.condition(where)
     nets, colour = make_view_denoiser(), picture().image
     patches = start_from(BUILT_IN_FOLDER, nets)
-    for name, part in nets.parts.items():
+    parts: dict[str, Any] = {**nets.parts}
+    for name, part in parts.items():
         part.load_state_dict(type(part).from_pretrained(trained / "weights" / name).float().state_dict())
     white = colour[:3] * colour[3:] + 1 - colour[3:]
     seen = nn.functional.interpolate(white[None], (64, 64), mode="bilinear", antialias=True) * 2 - 1
