@@ -120,8 +120,8 @@ def silhouette_at(alpha: Floats, ndc: Floats) -> Cells:
 def filled(picture: Floats) -> NDArray[np.uint8]:
     """The picture's colours, those of the nearest solid pixel where nothing is: [S, S, 3]."""
     outside = picture[..., 3] < 0.99
-    nearest = distance_transform_edt(outside, return_distances=False, return_indices=True)
-    return np.rint(picture[nearest[0], nearest[1], :3] * 255).astype(np.uint8)
+    rows, columns = np.asarray(distance_transform_edt(outside, return_distances=False, return_indices=True), np.int64)
+    return np.rint(picture[rows, columns, :3] * 255).astype(np.uint8)
 
 
 def surface_of(cells: Cells) -> Surface:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
@@ -89,8 +87,8 @@ def made_of(mesh: Mesh) -> Made:
 
 def surface_distance(a: Floats, b: Floats) -> float:
     """Chamfer distance (as :func:`backend.meshing.chamfer_distance`) of two surfaces' random points [POINTS, 3]."""
-    there: Any = KDTree(b).query(a[:ASKED])[0]
-    back: Any = KDTree(a).query(b[:ASKED])[0]
+    there = np.asarray(KDTree(b).query(a[:ASKED])[0], np.float64)
+    back = np.asarray(KDTree(a).query(b[:ASKED])[0], np.float64)
     return float(0.5 * (there.mean() + back.mean()))
 
 
@@ -104,4 +102,4 @@ def ssim(a: Floats, b: Floats) -> float:
     """Structural similarity (Wang et al. 2004) of two pictures [S, S, 3]."""
     from skimage.metrics import structural_similarity
 
-    return float(structural_similarity(a, b, channel_axis=2, data_range=1.0))
+    return float(np.asarray(structural_similarity(a, b, channel_axis=2, data_range=1.0), np.float64))
