@@ -34,6 +34,7 @@ class CLIPCameraProjection(ModelMixin, ConfigMixin):
     def __init__(self, embedding_dim: int = TEXT_WIDTH, additional_embeddings: int = 4) -> None:
         super().__init__()
         self.proj = nn.Linear(embedding_dim + additional_embeddings, embedding_dim)
+        nn.init.normal_(self.proj.weight[:, embedding_dim:], std=0.3)  # four numbers beside 128, of equal say
 
     def forward(self, told: Tensor) -> Tensor:
         """See the class."""

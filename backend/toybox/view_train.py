@@ -1,7 +1,7 @@
 """Trains Toybox's novel-view model: ``python -m backend.toybox.view_train --out FOLDER --start FOLDER`` (resumable).
 
-Stages, each skipped when its result lies in FOLDER: views of random objects; UNet, image encoder and projection
-together, the UNet from the text model's; and the model folder in fp16.
+Stages, each skipped when its result lies in FOLDER: views of random objects; image encoder and projection alone; then
+the UNet with them, from the text model's; and the model folder in fp16.
 """
 
 from __future__ import annotations
@@ -39,8 +39,11 @@ class Recipe:
     ema: float = 0.999
     no_picture: float = 0.1
     """Share of pictures that are not shown, for classifier-free guidance."""
+    glimpse_minutes: float = 10.0
+    """How long, before all else, image encoder and projection learn to foretell the coarse target; they are a fifth of
+    a whole step's cost."""
     glimpse: float = 0.2
-    """Weight of the coarse target picture being read out of the token; see :class:`Glimpse`."""
+    """Weight of that in the rest of the training; see :class:`Glimpse`."""
     workers: int = 2
     """Processes that render views."""
     processes: int = 1
@@ -64,8 +67,35 @@ class Glimpse(nn.Module):
         return self.layers(tokens[:, 0]).view(-1, LATENT_CHANNELS, GLIMPSE, GLIMPSE)
 
 
+def train_tokens(
+    nets: ViewDenoiser,
+    glimpse: Glimpse,
+    batches: ViewBatches,
+    patches: PatchEncoder,
+    recipe: Recipe,
+    out: Path,
+    team: Team,
+) -> None:
+    """What the object is and how it stands, from picture and pose alone."""
+
+    def loss_at(_: float) -> tuple[Tensor, dict[str, Tensor]]:
+        pairs = batches.draw(2 * recipe.batch // team.size)
+        with precision(batches.device):
+            coarse = glimpse(nets.tokens(pairs.references, pairs.poses))
+        return F.mse_loss(coarse.float(), _coarse(patches.latents(pairs.targets))), {}
+
+    parts = {"image_encoder": nets.image_encoder, "clip_camera_projection": nets.projection, "glimpse": glimpse}
+    parameters = [p for part in parts.values() for p in part.parameters()]
+    course = Course(recipe.glimpse_minutes, recipe.learning_rate, recipe.ema, (0.9, 0.99), weight_decay=0.01)
+    fit(loss_at, parameters, parts, course, out / "tokens.pt", team)
+
+
+def _coarse(latents: Tensor) -> Tensor:
+    return F.avg_pool2d(latents, latents.shape[-1] // GLIMPSE)
+
+
 def train_views(batches: ViewBatches, recipe: Recipe, start: Path, out: Path, team: Team) -> ViewDenoiser:
-    """v-prediction of a view, shown another view of the same object. Returns the averaged networks."""
+    """The token first, then v-prediction of a view, shown another of the same object. Returns the averaged networks."""
     torch.manual_seed(recipe.seed + 1)
     device = batches.device
     nets, glimpse = make_view_denoiser(), Glimpse()
@@ -76,6 +106,8 @@ def train_views(batches: ViewBatches, recipe: Recipe, start: Path, out: Path, te
     if device.type == "cuda":
         nets.unet.to(memory_format=torch.channels_last)
     alphas = make_scheduler().alphas_cumprod.to(device)
+
+    train_tokens(nets, glimpse, batches, patches, recipe, out, team)
 
     def loss_at(_: float) -> tuple[Tensor, dict[str, Tensor]]:
         return _loss(nets, glimpse, batches, patches, alphas, recipe, recipe.batch // team.size)
@@ -106,7 +138,7 @@ def _loss(
         predicted = nets.predict(noisy, t, tokens * shown, latents)
         coarse = glimpse(tokens)
     denoising = F.mse_loss(predicted.float(), target)
-    reading = F.mse_loss(coarse.float(), F.avg_pool2d(clean, clean.shape[-1] // GLIMPSE))
+    reading = F.mse_loss(coarse.float(), _coarse(clean))
     return denoising + recipe.glimpse * reading, {"denoising": denoising.detach(), "glimpse": reading.detach()}
 
 

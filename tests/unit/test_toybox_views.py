@@ -153,7 +153,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     try:
         for minutes in ("0.02", "0.08"):
             sys.argv = ["view_train", "--out", str(out), "--objects", "4", "--batch", "4", "--device", "cpu"]
-            sys.argv += ["--workers", "1", "--minutes", minutes]
+            sys.argv += ["--workers", "1", "--minutes", minutes, "--glimpse-minutes", "0.01"]
             view_train.main()
             (out / f"steps-{minutes}").write_text(str(torch.load(out / "views.pt", weights_only=True)["step"]))
     finally:
@@ -167,6 +167,7 @@ def picture() -> ReferencePicture:
 
 
 def test_a_short_run_makes_a_folder_that_guides_and_resumes(trained: Path) -> None:
+    assert torch.load(trained / "tokens.pt", weights_only=True)["step"] > 0
     steps = [int((trained / f"steps-{minutes}").read_text()) for minutes in ("0.02", "0.08")]
     assert 0 < steps[0] < steps[1]
     folder = trained / "weights"
