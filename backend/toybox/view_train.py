@@ -84,7 +84,11 @@ def train_tokens(
             coarse = glimpse(nets.tokens(pairs.references, pairs.poses))
         return F.mse_loss(coarse.float(), _coarse(patches.latents(pairs.targets))), {}
 
-    parts = {"image_encoder": nets.image_encoder, "clip_camera_projection": nets.projection, "glimpse": glimpse}
+    parts: dict[str, nn.Module] = {
+        "image_encoder": nets.image_encoder,
+        "clip_camera_projection": nets.projection,
+        "glimpse": glimpse,
+    }
     parameters = [p for part in parts.values() for p in part.parameters()]
     course = Course(recipe.glimpse_minutes, recipe.learning_rate, recipe.ema, (0.9, 0.99), weight_decay=0.01)
     fit(loss_at, parameters, parts, course, out / "tokens.pt", team)
