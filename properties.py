@@ -30,13 +30,17 @@ from bpy.types import Collection, Object, PropertyGroup, Scene
 
 from .backend.request import (
     BUILT_IN_MODEL,
+    BUILT_IN_VIEW_MODEL,
     FixedCamera,
     GuidanceSettings,
     MeshSettings,
     OptimizeSettings,
     OrbitRig,
     PresetName,
+    ReferenceSettings,
+    RefineSettings,
     Request,
+    ViewGuidanceSettings,
 )
 from .bridge.blender import register_classes, unregister_classes, with_properties
 from .bridge.callbacks import apply_preset, may_be_rig, write_section
@@ -48,18 +52,24 @@ _SECTIONS = {
     "orbit": OrbitRig,
     "guidance": GuidanceSettings,
     "optimize": OptimizeSettings,
+    "refine": RefineSettings,
     "mesh": MeshSettings,
+    "view_guidance": ViewGuidanceSettings,
+    "reference": ReferenceSettings,
 }
 _NAMES = {
     "fantasia3d": "Fantasia3D",
     "perp_neg": "Perp-Neg",
     "perp_neg_strength": "Perp-Neg Strength",
+    "sdi": "SDI",
     "sds": "SDS",
     "sqrt": "Square Root",
+    "stable-zero123": "Stable Zero123",
     "stable-dreamfusion": "Stable-DreamFusion",
     "threestudio": "threestudio",
     "tinycudann": "tiny-cuda-nn",
     "torch": "PyTorch",
+    "zero-1-to-3": "Zero-1-to-3",
 }
 """Names that are not the setting's own with capitals."""
 _PRESETS = (
@@ -83,13 +93,17 @@ class Settings(Protocol):
     seed: int
     preset: PresetName
     model: str
+    view_model: str
     camera_source: CameraSource
     camera_collection: Collection | None
     rig: Object | None
     orbit: Any
     guidance: Any
     optimize: Any
+    refine: Any
     mesh: Any
+    view_guidance: Any
+    reference: Any
     show_orbit: bool
     use_real_size: bool
     real_size: float
@@ -110,6 +124,7 @@ def to_request(settings: Settings, *, device: str = "auto", cameras: Sequence[Fi
         seed=settings.seed,
         preset=settings.preset,
         model=settings.model,
+        view_model=settings.view_model,
         device=device,
         cameras=() if settings.camera_source == "ORBIT" else tuple(cameras),
         **{name: _read(getattr(settings, name), kind) for name, kind in _SECTIONS.items()},
@@ -119,13 +134,14 @@ def to_request(settings: Settings, *, device: str = "auto", cameras: Sequence[Fi
 def from_request(settings: Settings, request: Request) -> None:
     """Make the settings those of a request.
 
-    Its device is a preference, and its fixed cameras are the scene's: both stay as they are.
+    Its device is a preference, its fixed cameras are the scene's, and its pictures are files: they stay as they are.
     """
     settings.preset = request.preset  # first: choosing a preset writes the sections
     settings.prompt = request.prompt
     settings.negative_prompt = request.negative_prompt
     settings.seed = request.seed
     settings.model = request.model
+    settings.view_model = request.view_model
     for name in _SECTIONS:
         write_section(getattr(settings, name), getattr(request, name))
 
@@ -231,6 +247,11 @@ with_properties(
             default=BUILT_IN_MODEL,
             search=suggest_models,
             search_options={"SUGGESTION"},
+        ),
+        "view_model": StringProperty(
+            name="View Model",
+            description="What is shown pictures: toybox-views, a diffusers folder of Zero-1-to-3, a Hub id, or none",
+            default=BUILT_IN_VIEW_MODEL,
         ),
         "camera_source": EnumProperty(name="Look From", description="Where views are taken from", items=_SOURCES),
         "camera_collection": PointerProperty(

@@ -147,6 +147,24 @@ def rays(cameras: CameraBatch, height: int, width: int) -> tuple[Floats, Floats]
     return cameras.position.copy(), direction.astype(np.float32)
 
 
+def rays_through(cameras: CameraBatch, points: NDArray[np.floating]) -> tuple[Floats, Floats]:
+    """Rays through points [B, N, 2] (ndc) of each image: origins [B, 3] and unit directions [B, N, 3], world space."""
+    slope = (points - cameras.center[:, None].astype(np.float64)) / cameras.focal[:, None]
+    local = np.concatenate([slope, np.full((*slope.shape[:-1], 1), -1.0)], axis=-1)
+    direction = local @ cameras.camera_to_world[:, :3, :3].astype(np.float64).transpose(0, 2, 1)
+    direction /= np.linalg.norm(direction, axis=-1, keepdims=True)
+    return cameras.position.copy(), direction.astype(np.float32)
+
+
+def joined(cameras: Sequence[CameraBatch]) -> CameraBatch:
+    """Batches as one."""
+    return CameraBatch(
+        np.concatenate([each.camera_to_world for each in cameras]),
+        np.concatenate([each.focal for each in cameras]),
+        np.concatenate([each.center for each in cameras]),
+    )
+
+
 def world_to_ndc(cameras: CameraBatch, points: NDArray[np.floating]) -> Floats:
     """Where points [N, 3] land in each image: [B, N, 2] in ndc; NaN for points that are not in front of the camera."""
     pose = cameras.camera_to_world.astype(np.float64)

@@ -1,4 +1,4 @@
-"""The command line: ``python -m backend generate --prompt "a red duck" --out out/duck``.
+"""The command line: ``python -m backend generate --prompt "a red duck" --out out/duck``, or ``--image duck.png``.
 
 What a person can get wrong ends with one line on the standard error and exit code 2, a failed run with 1, a stopped one
 with 130. Nothing heavy is imported before a request is known to be good.
@@ -21,6 +21,7 @@ from . import worker
 from .errors import DreamlatheError, OutputError, RequestError
 from .events import Event, Message, Phase, Progress
 from .job import describe, exit_code, run_job
+from .reference import add_picture_options, pictures_of, resolved
 from .request import GuidanceSettings, Request, preset
 
 _SETTINGS = {
@@ -28,6 +29,7 @@ _SETTINGS = {
     "negative_prompt": "negative_prompt",
     "seed": "seed",
     "model": "model",
+    "view_model": "view_model",
     "device": "device",
     "iterations": "optimize.iterations",
     "guidance_scale": "guidance.guidance_scale",
@@ -64,7 +66,9 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="dreamlathe", description="Text to textured mesh by score distillation.", allow_abbrev=False)
+    parser = _Parser(
+        prog="dreamlathe", description="Text or pictures to textured mesh by score distillation.", allow_abbrev=False
+    )
     parser.add_argument("--version", action="version", version=f"dreamlathe {version()}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=_Parser)
     _add_generate(commands)
@@ -77,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_generate(commands: Any) -> None:
-    command = commands.add_parser("generate", help="make a mesh from a sentence", allow_abbrev=False)
+    command = commands.add_parser("generate", help="make a mesh from a sentence, or from pictures", allow_abbrev=False)
     add = command.add_argument
     add("--out", type=Path, required=True, metavar="DIR", help="folder of the job; going on where it left off")
     add("--prompt", help='what to make, for example "a red duck"')
@@ -86,6 +90,7 @@ def _add_generate(commands: Any) -> None:
     add("--preset", help="draft, standard (default) or high")
     add("--request", type=Path, metavar="FILE", help="start from a request.json; other options change it")
     add("--model", help="toybox (default), a diffusers folder, or a Hub id")
+    add("--view-model", metavar="MODEL", help="for pictures: toybox-views (default), a Zero-1-to-3 folder, or none")
     add("--device", help="auto (default), cpu, cuda, cuda:1, mps …")
     add("--iterations", metavar="N", help="optimization steps")
     add("--guidance-scale", metavar="S", help="of classifier-free guidance")
@@ -94,6 +99,7 @@ def _add_generate(commands: Any) -> None:
     add("--texture-size", metavar="N", help="side of the texture, in pixels")
     add("--faces", metavar="N", help="triangles to keep")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="any setting: optimize.learning_rate=0.02")
+    add_picture_options(command)
     again = command.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="take the request from the folder and go on with it")
     again.add_argument("--redo", action="store_true", help="start over in a folder that holds a job")
@@ -148,6 +154,8 @@ def _request(options: argparse.Namespace) -> Request:
         raise RequestError("--preset and a request's file exclude each other.", "Give one of them.")
     else:
         request = _read_request(source)
+    if options.images:
+        request = request.replace(references=pictures_of(options))
     for name, path in _SETTINGS.items():
         text = getattr(options, name)
         if text is not None:
@@ -167,7 +175,8 @@ def _read_request(path: Path) -> Request:
         raise RequestError(f"{path} cannot be read ({error.strerror}).", "Give a request.json.") from None
     except UnicodeDecodeError:
         raise RequestError(f"{path} is not a text file.", "Give a request.json.") from None
-    return Request.from_json(text)
+    request = Request.from_json(text)
+    return request.replace(references=resolved(request.references, path.parent))
 
 
 class _Bar:
@@ -225,7 +234,13 @@ def _inspect(options: argparse.Namespace) -> int:
         if not (path / "request.json").exists():
             raise OutputError(f"{path} holds no job.", "Name a job's folder or a .glb.")
         request = _read_request(path / "request.json")
-        found = {"prompt": request.prompt, "seed": request.seed, "preset": request.preset, "finished": False}
+        found = {
+            "prompt": request.prompt,
+            "pictures": len(request.references),
+            "seed": request.seed,
+            "preset": request.preset,
+            "finished": False,
+        }
         path = path / "mesh.glb"
         found["finished"] = (path.parent / "metrics.json").exists()
     if found.get("finished", True):

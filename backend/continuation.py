@@ -26,7 +26,7 @@ def check_origin(request: Request, folder: Path) -> Origin:
     except (RequestError, OSError, ValueError):
         raise RequestError(f"{folder} holds no job to go on from.", "Choose a job's folder.") from None
     longer = dataclasses.replace(other.optimize, iterations=request.optimize.iterations)
-    if other.replace(optimize=longer, mesh=request.mesh, preset=request.preset) != request:
+    if other.replace(optimize=longer, mesh=request.mesh, preset=request.preset).digest() != request.digest():
         raise RequestError(
             f"The job in {folder} differs in more than its steps and its mesh.", "Start without it, or change back."
         )

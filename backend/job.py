@@ -3,19 +3,19 @@
 ::
 
     request.json   written first; the folder belongs to this request
+    references/    the request's pictures as they were given, and what the optimizer sees of them
     log.txt        for people          events.jsonl   for programs
     checkpoint.safetensors, checkpoint.previous.safetensors
     preview.png    mesh.glb   mesh.obj (.mtl, .png)   turntable.png   turntable.webp   thumbnail.png
     metrics.json   written last; a folder that has it is finished
 
 Heavy libraries are imported only when everything that can be checked without them is checked, and the folder is made
-only when the model has accepted the prompt.
+only when the models have accepted the prompt and the pictures.
 """
 
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import importlib
 import importlib.metadata
 import json
@@ -23,15 +23,16 @@ import os
 import platform
 import shutil
 import time
-import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from .continuation import Origin, check_origin, take_over
 from .errors import Cancelled, DivergedError, DreamlatheError, OutputError, RequestError, SetupError
-from .events import Event, Failed, Finished, Heartbeat, Message, Phase, Preview, Progress, encode
+from .events import Event, Failed, Finished, Phase, Progress
 from .files import check_writable, locked, output_errors, write_atomically
+from .job_log import JobLog
 from .request import MeshSettings, Request
 from .threads import configure, prepare_environment
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from .guidance import Guidance
     from .meshing import Mesh
+    from .reference_files import Contents, ReferenceView
 
 Report = Callable[[Event], None]
 ShouldStop = Callable[[], bool]
@@ -47,8 +49,6 @@ ShouldStop = Callable[[], bool]
 RESULTS = ("mesh.glb", "mesh.obj", "mesh.mtl", "mesh.png", "turntable.png", "turntable.webp", "thumbnail.png")
 _WORKING_FILES = ("checkpoint.safetensors", "checkpoint.previous.safetensors", "preview.png", "log.txt", "events.jsonl")
 _PARTIAL = ".partial"
-_LOGGED_STEPS = 50
-"""Steps between two progress lines of the log."""
 
 
 def run_job(
@@ -66,11 +66,13 @@ def run_job(
     ``should_stop`` is asked at every step. With ``start_from``, the folder of a job that differs in nothing but fewer
     steps and another mesh, a new job goes on from that one's end (metrics.json says so); its mesh is not that of the
     whole number of steps, since what changes with the step was near its end already. Raises the errors of
-    :mod:`.errors`: RequestError and its kin, ModelError and SetupError before anything is written, OutputError for a
-    folder that cannot be written, is taken, or holds another request, DivergedError, and Cancelled, after which the
-    folder goes on when the job is run again.
+    :mod:`.errors`: RequestError and its kin, PictureError, ModelError and SetupError before anything is written,
+    OutputError for a folder that cannot be written, is taken, or holds another request, DivergedError, and Cancelled,
+    after which the folder goes on when the job is run again.
     """
-    request.validated()
+    from .reference_files import bind  # noqa: PLC0415  (numpy; --help does not need it)
+
+    request, contents = bind(request.validated())
     if not redo and is_finished(request, folder):
         report(Phase("done", "This request is finished already."))
         report(Finished(str(folder)))
@@ -78,7 +80,7 @@ def run_job(
     _check_folder(request, folder, redo=redo)
     origin = None if start_from is None else check_origin(request, start_from)
     try:
-        return _run(request, folder, report, should_stop, redo=redo, origin=origin)
+        return _run(request, contents, folder, report, should_stop, redo=redo, origin=origin)
     except KeyboardInterrupt:
         raise Cancelled("Stopped.", "The same request in the same folder goes on.") from None
     except MemoryError:
@@ -94,7 +96,7 @@ def run_job(
 
 
 def is_finished(request: Request, folder: Path) -> bool:
-    """Whether ``folder`` holds the finished result of this very request."""
+    """Whether ``folder`` holds the finished result of this very request, the contents of its pictures known."""
     try:
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         return metrics["request"] == request.digest() and (folder / "mesh.glb").is_file()
@@ -135,7 +137,7 @@ def _check_folder(request: Request, folder: Path, *, redo: bool) -> None:
         raise OutputError(f"{path} cannot be read.", hint) from None
     if other.digest() != request.digest() and not redo:
         raise OutputError(
-            f"{folder} holds another request ({' '.join(other.prompt.split())[:60]!r}).", "Choose another folder."
+            f"{folder} holds another request ({' '.join(other.title.split())[:60]!r}).", "Choose another folder."
         )
 
 
@@ -144,11 +146,13 @@ def _bytes_needed(request: Request) -> int:
     settings, mesh = request.optimize, request.mesh
     table = settings.grid_levels * 2**settings.grid_log2_size * settings.grid_features * 4
     checkpoints = 3 * (3 * table + 5 * settings.occupancy_resolution**3)
-    return checkpoints + 9 * mesh.texture_size**2 + 500 * mesh.faces + 16_000_000
+    pictures = 4_000_000 * len(request.references)
+    return checkpoints + pictures + 9 * mesh.texture_size**2 + 500 * mesh.faces + 16_000_000
 
 
 def _run(
     request: Request,
+    contents: Contents,
     folder: Path,
     report: Report,
     should_stop: ShouldStop,
@@ -156,6 +160,8 @@ def _run(
     redo: bool,
     origin: Origin | None,
 ) -> Path:
+    from .reference_files import keep, show  # noqa: PLC0415
+
     started = time.perf_counter()
     early: list[Event] = []
 
@@ -163,8 +169,8 @@ def _run(
         early.append(event)
         report(event)
 
-    device, guidance = _load(request, report_early, should_stop)
-    loaded = time.perf_counter() - started
+    loaded = _load(request, report_early, should_stop)
+    seconds = time.perf_counter() - started
     with output_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
@@ -173,11 +179,13 @@ def _run(
             _clear(folder)
         if origin is not None:
             take_over(request, folder, origin)
-        write_atomically(folder / "request.json", f"{request.to_json()}\n".encode())
-        with _JobLog(folder, report) as log:
+        kept = keep(request, contents, folder)
+        write_atomically(folder / "request.json", f"{kept.to_json()}\n".encode())
+        with JobLog(folder, report) as log:
             log.record(*early)
-            metrics = _make(request, folder, device, guidance, log.report, should_stop)
-            metrics["seconds"]["model"] = round(loaded, 3)
+            show(loaded.references, folder, log.report)
+            metrics = _make(request, folder, loaded, log.report, should_stop)
+            metrics["seconds"]["model"] = round(seconds, 3)
             if origin is not None:
                 metrics["start_from"] = origin.digest
             write_atomically(folder / "metrics.json", f"{json.dumps(metrics, indent=2)}\n".encode())
@@ -186,25 +194,63 @@ def _run(
     return folder
 
 
-def _load(request: Request, report: Report, should_stop: ShouldStop) -> tuple[torch.device, Guidance]:
-    """Libraries, device and model; nothing has been written yet."""
+@dataclass(frozen=True)
+class _Loaded:
+    """What a job needs besides its request."""
+
+    device: torch.device
+    guidance: Guidance | None
+    references: tuple[ReferenceView, ...]
+
+
+def _load(request: Request, report: Report, should_stop: ShouldStop) -> _Loaded:
+    """Libraries, pictures, device and models; nothing has been written yet."""
     report(Phase("environment", "Loading libraries."))
     prepare_environment()
+    from .reference_files import prepare  # noqa: PLC0415
+
     try:
+        references = prepare(request, report)
         for room in (".meshing", ".optimize"):  # seconds: a bad request must have failed before
             importlib.import_module(room, __package__)
-        from .guidance import load_guidance  # noqa: PLC0415
     except ImportError as error:
         raise SetupError(f"The backend's Python lacks a library ({error}).", "Set the environment up again.") from error
     device = choose_device(request.device)
     configure(device)
     _stop_if(should_stop)
-    report(Phase("model", f"Loading {request.model} on {device}."))
-    guidance = load_guidance(
-        request.model, request.prompt, request.negative_prompt, request.guidance, device, downloads_allowed()
-    )
+    guidance = _load_guidance(request, references, device, report)
     _stop_if(should_stop)
-    return device, guidance
+    return _Loaded(device, guidance, references)
+
+
+def _load_guidance(
+    request: Request, references: tuple[ReferenceView, ...], device: torch.device, report: Report
+) -> Guidance | None:
+    """The models that the request asks: of the prompt, of the pictures, both (Magic123), or none."""
+    import torch  # noqa: PLC0415
+
+    from . import guidance as room  # noqa: PLC0415
+
+    parts: dict[str, room.WeightedGuidance] = {}
+    if request.shows_pictures:
+        report(Phase("model", f"Loading {request.view_model} on {device}."))
+        pictures = [
+            room.ReferencePicture(torch.from_numpy(view.shown.rgba).permute(2, 0, 1), view.camera, view.weight)
+            for view in references
+        ]
+        shown = room.load_view_guidance(
+            request.view_model, pictures, request.view_guidance, device, downloads_allowed()
+        )
+        parts["pictures"] = room.WeightedGuidance(shown, 1.0)
+    if request.asks_prompt:
+        report(Phase("model", f"Loading {request.model} on {device}."))
+        asked = room.load_guidance(
+            request.model, request.prompt, request.negative_prompt, request.guidance, device, downloads_allowed()
+        )
+        parts["prompt"] = room.WeightedGuidance(asked, request.view_guidance.prompt_weight if parts else 1.0)
+    if len(parts) > 1:
+        return room.CombinedGuidance(parts)
+    return next((part.guidance for part in parts.values()), None)
 
 
 def downloads_allowed() -> bool:
@@ -230,15 +276,8 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def _make(
-    request: Request,
-    folder: Path,
-    device: torch.device,
-    guidance: Guidance,
-    report: Report,
-    should_stop: ShouldStop,
-) -> dict[str, Any]:
-    """From the loaded model to the mesh's files; returns the content of metrics.json."""
+def _make(request: Request, folder: Path, loaded: _Loaded, report: Report, should_stop: ShouldStop) -> dict[str, Any]:
+    """From the loaded models to the mesh's files; returns the content of metrics.json."""
     from .meshing import extract_mesh  # noqa: PLC0415
     from .optimize import optimize  # noqa: PLC0415
 
@@ -250,7 +289,9 @@ def _make(
         report(event)
 
     report(Phase("optimize", f"Optimizing for {request.optimize.iterations} steps."))
-    field, occupancy, run = optimize(request, folder, guidance, device, report_step, should_stop)
+    field, occupancy, run = optimize(
+        request, folder, loaded.guidance, loaded.device, report_step, should_stop, loaded.references
+    )
     started = time.perf_counter()
 
     last = ""
@@ -279,7 +320,7 @@ def _make(
     return {
         "request": request.digest(),
         "prompt": request.prompt,
-        "device": str(device),
+        "device": str(loaded.device),
         "seconds": seconds,
         "optimize": run,
         "mesh": {"vertices": len(mesh.vertices), "faces": len(mesh.faces), "texture_size": mesh.texture.shape[0]},
@@ -325,73 +366,14 @@ def _write_results(mesh: Mesh, folder: Path, check: Callable[[], None]) -> None:
 
 def _clear(folder: Path) -> None:
     """Delete what an earlier run of the job left, the finished mark first."""
+    from .reference_files import forget  # noqa: PLC0415
+
     with output_errors(folder):
         for name in ("metrics.json", *RESULTS, *_WORKING_FILES):
             (folder / name).unlink(missing_ok=True)
+    forget(folder)
 
 
 def _stop_if(should_stop: ShouldStop) -> None:
     if should_stop():
         raise Cancelled("Stopped.", "The same request in the same folder goes on.")
-
-
-class _JobLog:
-    """Writes every event to log.txt and events.jsonl and hands it on; a log that cannot be written stops nothing."""
-
-    def __init__(self, folder: Path, report: Report) -> None:
-        self._log = folder / "log.txt"
-        self._events = folder / "events.jsonl"
-        self._hand_on = report
-        self._last_step = -_LOGGED_STEPS
-        self._steps = False
-
-    def __enter__(self) -> Self:
-        self._write(f"dreamlathe on {platform.platform()}, Python {platform.python_version()}")
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if error is None:
-            return
-        self._write(f"{type(error).__name__}: {error}")
-        if not isinstance(error, DreamlatheError | KeyboardInterrupt):
-            self._write("".join(traceback.format_exception(error)))
-
-    def report(self, event: Event) -> None:
-        """Log an event and hand it on."""
-        self._hand_on(event)
-        self.record(event)
-
-    def record(self, *events: Event) -> None:
-        """Log events."""
-        for event in events:
-            if isinstance(event, Phase):
-                self._steps = event.name == "optimize"
-            if isinstance(event, Progress):
-                overdue = abs(event.step - self._last_step) >= _LOGGED_STEPS or event.step == event.total
-                if not (self._steps and overdue):
-                    continue
-                self._last_step = event.step
-            if not isinstance(event, Heartbeat):
-                self._write(_line(event), encode(event))
-
-    def _write(self, line: str, event: str = "") -> None:
-        now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M:%S")
-        with contextlib.suppress(OSError):
-            with self._log.open("a", encoding="utf-8") as log:
-                log.write(f"{now} {line}\n")
-            if event:
-                with self._events.open("a", encoding="utf-8") as events:
-                    events.write(f"{event}\n")
-
-
-def _line(event: Event) -> str:
-    """An event as the log shows it."""
-    if isinstance(event, Phase):
-        return f"{event.name}: {event.message}" if event.message else event.name
-    if isinstance(event, Progress):
-        return f"step {event.step} of {event.total}, loss {event.loss:.4g}, {event.seconds_left:.0f} s left"
-    if isinstance(event, Message):
-        return f"{event.level}: {event.text}"
-    if isinstance(event, Preview):
-        return f"preview at step {event.step}"
-    return event.event

@@ -14,10 +14,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from .errors import RequestError
+from .reference import FixedCamera, ReferenceImage, ReferenceSettings, check_camera, check_references
 from .settings import bounded, build, check, replace_path
 
 SCHEMA = 1
 BUILT_IN_MODEL = "toybox"
+BUILT_IN_VIEW_MODEL = "toybox-views"
+NO_MODEL = "none"
 
 Range = tuple[float, float]
 PresetName = Literal["draft", "standard", "high"]
@@ -46,20 +49,6 @@ class OrbitRig:
     """Standard deviation of the up vector."""
     area_share: float = bounded(0.5, 0.0, 1.0)
     """Share of views whose elevation is uniform in area; the rest are uniform in angle."""
-
-
-@dataclass(frozen=True)
-class FixedCamera:
-    """One camera of the scene, in the rig's space (ball of radius 1 at the origin)."""
-
-    camera_to_world: tuple[tuple[float, float, float, float], ...]
-    """4×4, rows; Blender's axes (looks down −Z, +Y up); rotation and translation only."""
-    focal: tuple[float, float]
-    """Normalised: a camera-space point lands at focal · (X, Y) / −Z + center, in [−1, 1]."""
-    center: tuple[float, float] = (0.0, 0.0)
-    """Principal point, normalised."""
-    name: str = ""
-    """The camera's name, for people."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +117,8 @@ class ViewGuidanceSettings:
     proportion to its angle from the nearest picture."""
     prompt_weight: float = bounded(0.025, 0.0, 1000.0)
     """Weight of a prompt's gradient beside the pictures', which have weight 1 (Magic123: 1 to 40)."""
+    white_share: float = bounded(1.0, 0.0, 1.0)
+    """Share of steps whose views stand before white, as the models' training pictures did."""
 
 
 @dataclass(frozen=True)
@@ -176,10 +167,36 @@ class OptimizeSettings:
     """Weight of √(opacity² + 0.01) (DreamFusion App. A.2)."""
     entropy_weight: float = bounded(0.01, 0.0, 1e6)
     """Weight of the binary entropy of each pixel's opacity, ramped up over the first half."""
+    dent_weight: float = bounded(100.0, 0.0, 1e6)
+    """Weight of the loss that fills dents, which guidance carves where it should build; 0 keeps bowls and cups."""
     checkpoint_every: int = bounded(200, 1, 1_000_000)
     """Steps between checkpoints."""
     preview_every: int = bounded(50, 1, 1_000_000)
     """Steps between preview images."""
+
+
+@dataclass(frozen=True)
+class RefineSettings:
+    """The second part of a run: views are painted over by the model, and the field is fitted to the paintings."""
+
+    iterations: int = bounded(640, 0, 1_000_000)
+    """Steps after the distillation's own; 0 leaves this part out."""
+    views: int = bounded(32, 1, 1000)
+    """Views that are painted, evenly around the object."""
+    visits: int = bounded(5, 1, 1000)
+    """Times a painting is fitted before the view is painted anew."""
+    strength: float = bounded(0.75, 0.0, 1.0)
+    """How much of a view is painted over at the start, as a share of the noise schedule (SDEdit)."""
+    strength_end: float = bounded(0.5, 0.0, 1.0)
+    """The same at the end; it moves in proportion."""
+    sampling_steps: int = bounded(12, 1, 1000)
+    """Denoising steps of a painting."""
+    guidance_scale: float = bounded(3.0, 0.0, 1000.0)
+    """Classifier-free guidance scale of the paintings."""
+    camera_scale: float = bounded(3.0, 0.0, 1000.0)
+    """The same for the camera, where the model is told it."""
+    learning_rate: float = bounded(0.005, 1e-6, 1.0)
+    """Adam's, for the grid; it falls from the start to the end."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +216,7 @@ class Request:
     """Everything that decides a result: same request, same device, same mesh."""
 
     prompt: str
-    """What to make, in words."""
+    """What to make, in words; may be empty where there are pictures."""
     negative_prompt: str = ""
     """What to stay away from, in words; takes the place of the empty prompt."""
     seed: int = bounded(0, 0, 2**31 - 1)
@@ -214,10 +231,20 @@ class Request:
     """Where views are taken from, unless cameras are given."""
     cameras: tuple[FixedCamera, ...] = ()
     """Fixed cameras; when there are any, the orbit is not used."""
+    references: tuple[ReferenceImage, ...] = ()
+    """Pictures of the object, each with its own camera."""
+    view_model: str = BUILT_IN_VIEW_MODEL
+    """What is shown the pictures: toybox-views, a diffusers folder of Zero-1-to-3, a Hub id, or none."""
     guidance: GuidanceSettings = field(default_factory=GuidanceSettings)
     """The 2D model's part."""
+    view_guidance: ViewGuidanceSettings = field(default_factory=ViewGuidanceSettings)
+    """The same of the model that is shown the pictures."""
+    reference: ReferenceSettings = field(default_factory=ReferenceSettings)
+    """The pictures' own part."""
     optimize: OptimizeSettings = field(default_factory=OptimizeSettings)
     """The 3D part."""
+    refine: RefineSettings = field(default_factory=RefineSettings)
+    """The 3D part's end, for models that paint."""
     mesh: MeshSettings = field(default_factory=MeshSettings)
     """The mesh part."""
 
@@ -225,11 +252,17 @@ class Request:
         """Return self if every value can be run; raise RequestError with one sentence otherwise."""
         check(self)
         for index, camera in enumerate(self.cameras):
-            _check_camera(camera, f"cameras[{index}]")
-        if not self.prompt.strip():
+            check_camera(camera, f"cameras[{index}]")
+        check_references(self.references)
+        if not self.prompt.strip() and not self.references:
             raise RequestError("The prompt is empty.", 'Say what to make, for example "a red duck".')
         if not self.model.strip():
             raise RequestError("No model is chosen.", f'Choose "{BUILT_IN_MODEL}", a diffusers folder or a Hub id.')
+        if not self.view_model.strip():
+            raise RequestError(
+                "No model is chosen for the pictures.",
+                f'Choose "{BUILT_IN_VIEW_MODEL}", a diffusers folder, a Hub id, or "{NO_MODEL}".',
+            )
         if not self.device.strip():
             raise RequestError("No device is chosen.", "Choose auto, cpu, cuda or mps.")
         return self
@@ -258,8 +291,28 @@ class Request:
         return typing.cast("Request", build(cls, entries)).validated()
 
     def digest(self) -> str:
-        """64 hex digits that are equal for equal requests; they bind checkpoints to their request."""
-        return hashlib.sha256(Request.from_json(self.to_json()).to_json().encode()).hexdigest()
+        """64 hex digits that are equal for equal requests; they bind checkpoints to their request.
+
+        Pictures whose content is known count by it alone, wherever their files lie.
+        """
+        bound = self.replace(references=tuple(each.by_content() for each in self.references))
+        return hashlib.sha256(Request.from_json(bound.to_json()).to_json().encode()).hexdigest()
+
+    @property
+    def title(self) -> str:
+        """What people call the result: the prompt, or the first picture's name without its ending."""
+        return self.prompt.strip() or (self.references[0].title if self.references else "")
+
+    @property
+    def shows_pictures(self) -> bool:
+        """Whether a model is shown the pictures."""
+        return bool(self.references) and self.view_model.strip() != NO_MODEL
+
+    @property
+    def asks_prompt(self) -> bool:
+        """Whether a model is asked the prompt; beside a model that is shown pictures it may have no weight."""
+        weightless = self.shows_pictures and self.view_guidance.prompt_weight == 0
+        return bool(self.prompt.strip()) and not weightless
 
     def with_setting(self, path: str, text: str) -> Request:
         """A copy with one value read from text, for the command line: ``with_setting("optimize.iterations", "300")``.
@@ -283,26 +336,10 @@ def preset(name: PresetName, prompt: str = "", **changes: Any) -> Request:
     if name not in steps:
         raise RequestError(f"There is no preset {name!r}.", "Choose draft, standard or high.")
     optimize = OptimizeSettings(iterations=steps[name])
+    refine = RefineSettings(iterations={"draft": 160, "standard": 640, "high": 1280}[name])
     mesh = {
         "draft": MeshSettings(grid_resolution=96, faces=8_000),
         "standard": MeshSettings(),
         "high": MeshSettings(grid_resolution=192, faces=60_000, texture_size=2048),
     }[name]
-    return Request(prompt=prompt, preset=name, optimize=optimize, mesh=mesh, **changes)
-
-
-def _check_camera(camera: FixedCamera, name: str) -> None:
-    """Finite, with a lens, and placed by a rotation and a translation that can be told from the world's origin."""
-    rows = camera.camera_to_world
-    if len(rows) != 4:
-        raise RequestError(f"{name}.camera_to_world is not 4×4.", "Give four rows of four numbers.")
-    numbers = [n for row in rows for n in row] + [*camera.focal, *camera.center]
-    if not all(abs(n) <= 1e6 for n in numbers) or min(camera.focal) < 1e-3:
-        raise RequestError(f"{name} has a value that is not finite, or no focal length.", "Check the camera.")
-    axes = [[row[i] for row in rows[:3]] for i in range(3)]
-    for i, j in ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2)):
-        product = sum(a * b for a, b in zip(axes[i], axes[j], strict=True))
-        if abs(product - (i == j)) > 1e-3:
-            raise RequestError(f"{name}.camera_to_world is scaled or sheared.", "Apply the camera's scale.")
-    if max(abs(a - b) for a, b in zip(rows[3], (0, 0, 0, 1), strict=True)) > 1e-6:
-        raise RequestError(f"{name}.camera_to_world ends in {list(rows[3])}.", "Its last row must be 0, 0, 0, 1.")
+    return Request(prompt=prompt, preset=name, optimize=optimize, refine=refine, mesh=mesh, **changes)

@@ -18,6 +18,8 @@ ALL_LEVELS_AT = 0.4
 """Share of the run at which all levels are active."""
 ORIENTATION_START = 0.01
 """The orientation loss starts at this share of its weight and has all of it a third into the run (DreamFusion, A.2)."""
+DENTS_START = 0.6
+"""Share of the run from which on dents are filled; before, the space between a chair's legs is not yet open."""
 AMBIENT, DIFFUSE = 0.1, 0.9
 """Light of a shaded step (DreamFusion, App. A.2)."""
 
@@ -29,11 +31,12 @@ class LossWeights:
     orientation: float
     opacity: float
     entropy: float
+    dents: float
 
 
 def progress(step: int, iterations: int) -> float:
-    """Share of the run that is done before ``step``: 0 at the first step, 1 at the last."""
-    return step / max(iterations - 1, 1)
+    """Share of the run that is done before ``step``: 0 at the first step, 1 at the last and after it."""
+    return min(step / max(iterations - 1, 1), 1.0)
 
 
 def active_levels(step: int, iterations: int, levels: int) -> int:
@@ -50,12 +53,13 @@ def resolution(step: int, settings: OptimizeSettings) -> int:
 
 
 def loss_weights(step: int, settings: OptimizeSettings) -> LossWeights:
-    """Orientation is ramped up over the first third of the run, entropy from 0 over the first half."""
+    """Orientation is ramped up over the first third of the run, entropy from 0 over the first half; dents come late."""
     done = progress(step, settings.iterations)
     return LossWeights(
         orientation=settings.orientation_weight * min(ORIENTATION_START + (1 - ORIENTATION_START) * done * 3, 1.0),
         opacity=settings.opacity_weight,
         entropy=settings.entropy_weight * min(done * 2, 1.0),
+        dents=settings.dent_weight if done >= DENTS_START else 0.0,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import types
 import typing
 from typing import Any, Literal
 
@@ -58,9 +59,13 @@ def _check_type(kind: Any, content: Any, name: str) -> None:
         if isinstance(content, bool) or not isinstance(content, numbers):
             raise RequestError(f"{name} is {_short(content)}.", f"It must be {_NOUNS[kind]}.")
     elif not isinstance(content, kind):
-        raise RequestError(f"{name} is {_short(content)}.", f"It must be {_NOUNS.get(kind, kind.__name__)}.")
+        raise RequestError(f"{name} is {_short(content)}.", f"It must be {_noun(kind)}.")
     elif isinstance(content, str) and not _is_text(content):
         raise RequestError(f"{name} holds characters that are not text.", "Type it again.")
+
+
+def _noun(kind: Any) -> str:
+    return _NOUNS.get(kind) or getattr(kind, "__name__", str(kind))
 
 
 def _short(content: Any) -> str:
@@ -97,6 +102,8 @@ def build(kind: Any, data: Any, path: str = "") -> Any:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind):
         return _build_dataclass(kind, data, path)
+    if origin is types.UnionType:  # something, or None
+        return None if data is None else build(arguments[0], data, path)
     if origin is tuple:
         if not isinstance(data, list):
             raise RequestError(f"{path} is {_short(data)}.", "Write a list.")

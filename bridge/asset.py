@@ -18,7 +18,7 @@ def mark_asset(result: Object, request: Request, picture: Path) -> None:
     """Mark an object as an asset: description and tags from its request, the picture as its preview."""
     result.asset_mark()
     data: Any = result.asset_data
-    data.description = f"{request.prompt} (seed {request.seed}, {request.preset}, {request.model})"
+    data.description = f"{request.title} (seed {request.seed}, {request.preset}, {request.model})"
     data.author = "Dreamlathe"
     for tag in tags_of(request):
         data.tags.new(tag, skip_if_exists=True)
@@ -32,5 +32,5 @@ def mark_asset(result: Object, request: Request, picture: Path) -> None:
 
 def tags_of(request: Request) -> list[str]:
     """The prompt's words that say something, and the tool's name."""
-    words = re.findall(r"\w+", request.prompt.lower())
+    words = re.findall(r"\w+", request.title.lower())
     return list(dict.fromkeys(["dreamlathe", *(word for word in words if word not in _SMALL_WORDS)]))

@@ -16,20 +16,22 @@ import bpy
 
 from ..backend.errors import Cancelled, DreamlatheError, OutputError
 from ..backend.events import Failed
+from ..backend.reference import ReferenceImage, add_picture_options, pictures_of
 from ..backend.request import Request, preset
 from ..backend.settings import replace_path
 from ..preferences import environment, preferences
-from ..properties import from_request, settings_of, to_request
-from .blender import absolute, scene_of
+from ..properties import from_request, orbit_of, settings_of, to_request
+from .blender import absolute, layer_of, scene_of
 from .environment import Probe, find_python
 from .environment import run as run_probe
 from .generation import make_plan, place_result, slug, start_job
 from .job import Job, Status, duration, run
-from .rig import find_rig
+from .pictures import background_picture, camera_named
+from .rig import find_rig, rig_matrix
 
 COMMAND = "dreamlathe"
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
-_REPAIRABLE = {"request", "vocabulary", "model", "output"}
+_REPAIRABLE = {"request", "vocabulary", "model", "picture", "output"}
 """Codes of errors that come from what was asked; the same as those of the backend's own command line."""
 _SOURCES = {"orbit": "ORBIT", "scene": "SCENE", "selected": "SELECTED"}
 
@@ -47,13 +49,17 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def generate(options: argparse.Namespace) -> int:
-    """Read the scene, run the job, import the result, save the .blend."""
+    """Read the scene and the pictures, run the job, import the result, save the .blend."""
     python = find_python(options.python) if options.python else preferences().find_python()
     _open_scene(options.open)
     _apply(options)
-    prompt = settings_of(scene_of(bpy.context)).prompt
-    folder = absolute(options.out or f"out/{slug(prompt)}-{settings_of(scene_of(bpy.context)).seed}")
-    plan = make_plan(bpy.context, lambda request: _overridden(request, options), folder, python)
+    settings = settings_of(scene_of(bpy.context))
+    pictures = _pictures(options)
+    title = settings.prompt or (pictures[0].title if pictures else "")
+    folder = absolute(options.out or f"out/{slug(title)}-{settings.seed}")
+    plan = make_plan(
+        bpy.context, lambda request: _overridden(request, options).replace(references=pictures), folder, python
+    )
     plan = dataclasses.replace(plan, redo=options.redo)
     blend = absolute(options.blend) if options.blend else folder / "scene.blend"
     _check_blend(blend)
@@ -75,7 +81,7 @@ def check(options: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=COMMAND, description="From a sentence to a textured mesh.")
+    parser = argparse.ArgumentParser(prog=COMMAND, description="From a sentence or pictures to a textured mesh.")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     make = verbs.add_parser("generate", help="make a mesh and save it in a .blend, next to its .glb and turntable")
     make.set_defaults(run=generate)
@@ -84,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     make.add_argument("--seed", type=int, help="0 to 2147483647 (default: the scene's)")
     make.add_argument("--preset", choices=("draft", "standard", "high"), help="(default: the scene's settings)")
     make.add_argument("--model", help="toybox, a diffusers folder, or a Hub id (default: the scene's)")
+    make.add_argument("--view-model", help="for pictures: toybox-views, a Zero-1-to-3 folder, or none")
     make.add_argument("--device", help="auto, cpu, cuda, cuda:1, mps (default: the preferences')")
     make.add_argument("--cameras", choices=tuple(_SOURCES), help="where to look from (default: the scene's choice)")
     make.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="such as mesh.faces=5000")
@@ -92,6 +99,16 @@ def _parser() -> argparse.ArgumentParser:
     make.add_argument("--blend", metavar="FILE", help="what to save (default: scene.blend in the job's folder)")
     make.add_argument("--redo", action="store_true", help="start over in a folder that holds a job")
     make.add_argument("--quiet", action="store_true", help="print the end alone")
+    add_picture_options(make)
+    make.add_argument(
+        "--from-camera",
+        action="append",
+        nargs="?",
+        const="",
+        default=[],
+        metavar="NAME",
+        help="the picture in a camera's background, seen from that camera (default: the scene's); may be given again",
+    )
     test = verbs.add_parser("check", help="test the backend's Python")
     test.set_defaults(run=check)
     for verb in (make, test):
@@ -114,16 +131,35 @@ def _apply(options: argparse.Namespace) -> None:
     """Write the options that the scene's settings hold into them, so that the saved file tells how it was made."""
     settings = settings_of(scene_of(bpy.context))
     request = to_request(settings)
-    given = {name: getattr(options, name) for name in ("prompt", "negative_prompt", "seed", "model")}
+    given = {name: getattr(options, name) for name in ("prompt", "negative_prompt", "seed", "model", "view_model")}
     request = request.replace(**{name: value for name, value in given.items() if value is not None})
     if options.preset:
         start = preset(options.preset)
-        request = request.replace(preset=start.preset, optimize=start.optimize, mesh=start.mesh)
+        parts = {"optimize": start.optimize, "refine": start.refine, "mesh": start.mesh}
+        request = request.replace(preset=start.preset, **parts)
     request = _overridden(request, options).replace(device="auto")
     request.replace(prompt=request.prompt or "a").validated()  # the scene's own prompt is checked with the plan
     from_request(settings, request)
     if options.cameras:
         settings.camera_source = _SOURCES[options.cameras]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _pictures(options: argparse.Namespace) -> tuple[ReferenceImage, ...]:
+    """The pictures of --image, as far away as the orbit where nothing is said of it, and those behind cameras."""
+    scene = scene_of(bpy.context)
+    settings = settings_of(scene)
+    orbit = orbit_of(settings)
+    away = {"distance": sum(orbit.distance) / 2, "field_of_view": sum(orbit.field_of_view) / 2}
+    files = tuple(
+        dataclasses.replace(each, **{field: str(absolute(path)) for field, path in each.files.items()})
+        for each in pictures_of(options, **away)
+    )
+    if not options.from_camera:
+        return files
+    layer_of(bpy.context).update()
+    matrix = rig_matrix(find_rig(scene, settings.rig))
+    cameras = [camera_named(bpy.context, name) for name in options.from_camera]
+    return (*files, *(background_picture(bpy.context, each, matrix) for each in cameras))
 
 
 def _overridden(request: Request, options: argparse.Namespace) -> Request:

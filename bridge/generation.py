@@ -119,12 +119,12 @@ def new_folder(root: Path, request: Request) -> Path:
 
 def folder_name(request: Request) -> str:
     """A name for a job's folder that sorts by time and says what is in it."""
-    return f"{time.strftime('%Y%m%d-%H%M%S')}-{slug(request.prompt)}-{request.seed}"
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{slug(request.title)}-{request.seed}"
 
 
-def slug(prompt: str) -> str:
-    """The prompt as part of a file name."""
-    return re.sub(r"[^\w]+", "-", prompt.lower()).strip("-")[:40].strip("-") or "untitled"
+def slug(title: str) -> str:
+    """A request's title as part of a file name."""
+    return re.sub(r"[^\w]+", "-", title.lower()).strip("-")[:40].strip("-") or "untitled"
 
 
 @timed("start of a worker")
@@ -186,7 +186,7 @@ class Placing:
         yield
         scene = self._scene()
         self.result = timed("result into Blender")(add_result)(loaded, scene, self._plan.placement, normals)
-        timed("undo step")(undo_push)(f"Generate: {self._plan.request.prompt}")
+        timed("undo step")(undo_push)(f"Generate: {self._plan.request.title}")
 
     def _scene(self) -> Scene:
         """The scene the job was made for; the one of its name, if its file was loaded again meanwhile."""

@@ -44,7 +44,7 @@ class Past:
     @property
     def title(self) -> str:
         """One line."""
-        return " ".join(self.request.prompt.split())
+        return " ".join(self.request.title.split())
 
 
 _known: dict[Path, tuple[int, Past | None]] = {}
@@ -120,7 +120,7 @@ def _seconds(metrics: dict[str, Any]) -> float:
 
 def prompts(pasts: list[Past]) -> list[str]:
     """Every prompt once, the newest first."""
-    return list(dict.fromkeys(past.title for past in pasts))
+    return list(dict.fromkeys(past.title for past in pasts if past.request.prompt.strip()))
 
 
 def remove(folder: Path) -> None:
@@ -130,7 +130,8 @@ def remove(folder: Path) -> None:
     try:
         for name in _OWN:
             (folder / name).unlink(missing_ok=True)
-        shutil.rmtree(folder / ".partial", ignore_errors=True)
+        for name in (".partial", "references"):
+            shutil.rmtree(folder / name, ignore_errors=True)
         with contextlib.suppress(OSError):  # a .blend of the person's own may be in it
             folder.rmdir()
     except OSError as error:

@@ -73,7 +73,7 @@ def import_result(folder: Path, scene: Scene, placement: Placement) -> Object:
 
 def add_result(loaded: Loaded, scene: Scene, placement: Placement, normals: Normals | None) -> Object:
     """The same for a result that was read already."""
-    data, name = loaded.data, loaded.request.prompt.strip()
+    data, name = loaded.data, loaded.request.title
     base = base_of(data)
     mesh = build_mesh(name, dataclasses.replace(data, vertices=data.vertices - base), normals)
     mesh.materials.append(build_material(name, data.image, data.roughness, data.metallic))
@@ -139,6 +139,8 @@ def _describe(result: Object, request: Request, folder: Path) -> None:
     result["dreamlathe_prompt"] = request.prompt
     result["dreamlathe_seed"] = request.seed
     result["dreamlathe_model"] = request.model
+    if request.references:
+        result["dreamlathe_pictures"] = ", ".join(each.name for each in request.references)
     result["dreamlathe_version"] = version()
     result["dreamlathe_blender_version"] = bpy.app.version_string
     result["dreamlathe_request"] = request.to_json()

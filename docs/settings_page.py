@@ -29,6 +29,7 @@ def page() -> str:
     if str(ROOT) not in sys.path:
         sys.path.insert(0, str(ROOT))
     from backend import request
+    from backend.reference import ReferenceImage
 
     nested = {
         item.name: kind
@@ -39,8 +40,8 @@ def page() -> str:
     parts += ["## Presets\n", "Where the presets differ; everything else is at its default.\n", _presets(request)]
     for name, kind in nested.items():
         parts += [f"## {name}\n", _first_paragraph(kind), _table(kind, f"{name}.", set())]
-    camera = request.FixedCamera
-    parts += ["## A camera of `cameras`\n", _first_paragraph(camera), _table(camera, "", set())]
+    for title, each in (("A camera of `cameras`", request.FixedCamera), ("A picture of `references`", ReferenceImage)):
+        parts += [f"## {title}\n", _first_paragraph(each), _table(each, "", set())]
     return "\n".join(parts)
 
 
@@ -71,6 +72,8 @@ def _table(kind: Any, prefix: str, without: set[str]) -> str:
 def _default(item: dataclasses.Field[Any]) -> str:
     if item.default is dataclasses.MISSING:
         return "none: it must be given"
+    if item.default is None:
+        return "none"
     return f"`{_plain(item.default)}`" if item.default not in ("", ()) else "empty"
 
 
@@ -80,8 +83,10 @@ def _choices(kind: Any, metadata: Any) -> str:
     if "low" in metadata:
         numbers = f"{_plain(metadata['low'])} to {_plain(metadata['high'])}"
         return f"two numbers, {numbers}, the lower first" if typing.get_origin(kind) is tuple else numbers
-    if any(dataclasses.is_dataclass(each) for each in typing.get_args(kind)):
-        return "a list of cameras, or empty"
+    inner = next((each for each in typing.get_args(kind) if dataclasses.is_dataclass(each)), None)
+    if inner is not None:
+        noun = {"FixedCamera": "camera", "ReferenceImage": "picture"}[typing.cast("type[Any]", inner).__name__]
+        return f"a list of {noun}s, or empty" if typing.get_origin(kind) is tuple else f"a {noun}, or none"
     return {bool: "true or false", str: "text", int: "a whole number", float: "a number"}.get(kind, "numbers")
 
 

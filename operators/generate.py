@@ -42,7 +42,7 @@ class DREAMLATHE_OT_generate(Operator):
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
         job_list.refresh()
-        self.report({"INFO"}, f"{'Waiting' if ticket.state == 'waiting' else 'Generating'}: {plan.request.prompt}")
+        self.report({"INFO"}, f"{'Waiting' if ticket.state == 'waiting' else 'Generating'}: {plan.request.title}")
         return {"FINISHED"}
 
     def execute(self, context: Context) -> OperatorReturn:

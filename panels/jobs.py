@@ -51,7 +51,7 @@ def _draw_problem(context: Context, layout: UILayout, problem: Problem) -> None:
 
 def _draw_running(context: Context, layout: UILayout, ticket: queue.Ticket, status: Status) -> None:
     box = layout.box()
-    box.label(text=ticket.plan.request.prompt, icon="RENDER_STILL")
+    box.label(text=ticket.plan.request.title, icon="RENDER_STILL")
     row = box.row(align=True)
     row.progress(factor=status.factor, text=status.steps, type="BAR")
     row.operator("dreamlathe.pause", text="", icon="PAUSE")
@@ -74,7 +74,7 @@ def _draw_waiting(layout: UILayout) -> None:
     for ticket in rest:
         paused = ticket.state == "paused"
         row = column.row(align=True)
-        row.label(text=ticket.plan.request.prompt, icon="PAUSE" if paused else "SORTTIME")
+        row.label(text=ticket.plan.request.title, icon="PAUSE" if paused else "SORTTIME")
         folder = str(ticket.plan.folder)
         if paused:
             row.operator("dreamlathe.resume", text="", icon="PLAY").folder = folder

@@ -8,13 +8,14 @@ from typing import Any
 from bl_ui.utils import PresetPanel
 from bpy.types import Context, Panel, UILayout
 
-from ..backend.request import GuidanceSettings, OptimizeSettings
+from ..backend.request import GuidanceSettings, OptimizeSettings, RefineSettings
 from ..operators.presets import SUBFOLDER
 from .common import SidebarPanel, columns, layout_of, shown
 
 _SHADING = ("albedo_share", "shaded_share", "textureless_share")
 _ADVANCED = {
     "guidance": {"guidance_scale", "camera_scale", "perp_neg", "perp_neg_strength", "timestep_range", "timestep_end"},
+    "refine": {"iterations", "views", "strength", "strength_end"},
     "optimize": {"iterations", "batch_size", "resolution", *_SHADING},
 }
 
@@ -55,6 +56,11 @@ class DREAMLATHE_PT_advanced(SidebarPanel, Panel):
         column.prop(settings.optimize, "resolution")
         column.prop(settings.optimize, "batch_size", text="Views a Step")
         column = layout.column(align=True)
+        column.prop(settings.refine, "iterations", text="Painting Steps")
+        column.prop(settings.refine, "views", text="Paintings")
+        column.prop(settings.refine, "strength", slider=True)
+        column.prop(settings.refine, "strength_end", slider=True)
+        column = layout.column(align=True)
         column.prop(settings.guidance, "guidance_scale")
         column.prop(settings.guidance, "camera_scale")
         column = layout.column()
@@ -87,6 +93,15 @@ class DREAMLATHE_PT_optimization(SidebarPanel, Panel):
         _draw_rest(layout_of(self), shown(context).optimize, OptimizeSettings, _ADVANCED["optimize"])
 
 
+class DREAMLATHE_PT_painting(SidebarPanel, Panel):
+    bl_label = "More of the Painting"
+    bl_parent_id = "DREAMLATHE_PT_advanced"
+    bl_options = {"DEFAULT_CLOSED"}
+
+    def draw(self, context: Context) -> None:
+        _draw_rest(layout_of(self), shown(context).refine, RefineSettings, _ADVANCED["refine"])
+
+
 def _range(layout: UILayout, group: Any, name: str, text: str) -> None:
     """Both ends of a range, one above the other."""
     column = layout.column(align=True)
@@ -108,4 +123,5 @@ CLASSES = (
     DREAMLATHE_PT_advanced,
     DREAMLATHE_PT_guidance,
     DREAMLATHE_PT_optimization,
+    DREAMLATHE_PT_painting,
 )

@@ -12,13 +12,14 @@ from ..errors import ModelError, SetupError
 from ..request import GuidanceSettings, ViewGuidanceSettings
 from ..settings import check
 from .combined import CombinedGuidance, WeightedGuidance
-from .interface import Guidance, GuidanceResult
+from .interface import Guidance, GuidanceResult, Painter
 from .references import ReferencePicture
 
 __all__ = [
     "CombinedGuidance",
     "Guidance",
     "GuidanceResult",
+    "Painter",
     "ReferencePicture",
     "WeightedGuidance",
     "load_guidance",
@@ -66,7 +67,7 @@ def load_view_guidance(
     device: torch.device,
     allow_download: bool = False,
 ) -> Guidance:
-    """Load ``model`` (a diffusers folder, or a Hub id) and show it one or more pictures of the object.
+    """Load ``model`` ("toybox-views", a diffusers folder, or a Hub id) and show it one or more pictures of the object.
 
     Without ``allow_download`` a Hub id must be in the local cache. Raises ModelError for a model that is missing,
     broken or of a family that is not shown pictures, RequestError for pictures or settings it cannot use, and

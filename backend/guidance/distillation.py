@@ -40,10 +40,14 @@ class NoiseSchedule:
         signal, spread = self._signal_and_noise(timesteps, latents.ndim)
         return signal * latents + spread * noise
 
+    def clean(self, noisy: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """The latents x_0 [B, …] that became ``noisy`` by ``noise`` at ``timesteps`` [B]."""
+        signal, spread = self._signal_and_noise(timesteps, noisy.ndim)
+        return (noisy - spread * noise) / signal
+
     def moved(self, noisy: Tensor, noise: Tensor, before: Tensor, after: Tensor) -> Tensor:
         """``noisy`` [B, …] at ``before`` [B], taken along ``noise`` to ``after`` [B]: a step of DDIM, either way."""
-        signal, spread = self._signal_and_noise(before, noisy.ndim)
-        return self.add_noise((noisy - spread * noise) / signal, noise, after)
+        return self.add_noise(self.clean(noisy, noise, before), noise, after)
 
     def noise_in(self, noisy: Tensor, latents: Tensor, timesteps: Tensor) -> Tensor:
         """The noise ε [B, …] by which ``latents`` became ``noisy`` at ``timesteps`` [B]."""

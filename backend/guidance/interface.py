@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
     from ..cameras import CameraBatch
+    from ..request import RefineSettings
 
 
 @dataclass(frozen=True)
@@ -33,5 +34,24 @@ class Guidance(Protocol):
         """Judge ``images`` [B, 3, H, W] (sRGB in [0, 1]) seen from ``cameras`` (B of them).
 
         ``progress`` in [0, 1] is the share of the run that is done; ``generator`` is the only source of chance.
+        """
+        ...
+
+
+@runtime_checkable
+class Painter(Protocol):
+    """A guidance that can also paint: make of a picture one that the model would have made."""
+
+    def repaint(
+        self,
+        images: Tensor,
+        cameras: CameraBatch,
+        strength: float,
+        settings: RefineSettings,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """Paint over ``images`` [B, 3, H, W] (sRGB in [0, 1]) seen from ``cameras``; the same size and range.
+
+        ``strength`` in [0, 1] says how much: at 1 nothing of the picture is left. ``generator`` is the only chance.
         """
         ...

@@ -41,6 +41,13 @@ def encode(vae: Any, images: Tensor, generator: torch.Generator) -> Tensor:
     return (mean + spread * noise - shift) * vae.config.scaling_factor
 
 
+def decode(vae: Any, latents: Tensor) -> Tensor:
+    """Images [B, 3, H, W] float32 (sRGB in [0, 1]) of ``latents`` [B, C, h, w]; the other way of :func:`encode`."""
+    shift = getattr(vae.config, "shift_factor", None) or 0.0
+    images = vae.decode((latents / vae.config.scaling_factor + shift).to(vae.dtype), return_dict=False)[0]
+    return (images.float() / 2 + 0.5).clamp(0.0, 1.0)
+
+
 def judged(images: Tensor, latents: Tensor, score: ScoreGradient, evaluations: int) -> GuidanceResult:
     """The result for ``images`` [B, 3, H, W] (a leaf), of which ``latents`` were encoded and scored.
 

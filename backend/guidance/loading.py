@@ -34,7 +34,7 @@ def load_network(folder: ModelFolder, part: str, kind: Any, options: dict[str, A
 
     def read() -> Any:
         return kind.from_pretrained(
-            folder.path / part,
+            folder.place(part),
             use_safetensors=True,
             local_files_only=True,
             variant=variant,
@@ -55,7 +55,7 @@ def load_network(folder: ModelFolder, part: str, kind: Any, options: dict[str, A
 def load_schedule(folder: ModelFolder, device: torch.device) -> NoiseSchedule:
     """The noise schedule the model was trained on; ModelError for one that is not known here."""
     # Whatever sampler the folder names, its noise schedule is fixed by the same entries (betas) of its config.
-    scheduler: Any = loaded(folder, "scheduler", lambda: DDPMScheduler.from_pretrained(folder.path / "scheduler"))
+    scheduler: Any = loaded(folder, "scheduler", lambda: DDPMScheduler.from_pretrained(folder.place("scheduler")))
     kind = scheduler.config.prediction_type
     if kind not in _PREDICTION_TYPES:
         raise ModelError(f"The model in {folder.path} predicts {kind!r}.", f"Known are {', '.join(_PREDICTION_TYPES)}.")

@@ -13,9 +13,14 @@ from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 
 from ..errors import ModelError
-from ..request import BUILT_IN_MODEL
+from ..request import BUILT_IN_MODEL, BUILT_IN_VIEW_MODEL
 
 BUILT_IN_FOLDER = Path(__file__).parent.parent / "toybox" / "weights"
+BUILT_IN_VIEW_FOLDER = BUILT_IN_FOLDER.with_name("view_weights")
+BORROWED = "_borrowed"
+"""Entry of model_index.json: parts that are another model's, ``{"vae": "toybox"}``; only the built-in model lends."""
+POSE = "_relative_pose"
+"""Entry of model_index.json: the kind of relative pose that the model was trained on."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _WEIGHTS = re.compile(r"(?:diffusion_pytorch_model|model)(?:\.([A-Za-z]\w*))?(?:-\d+-of-\d+)?\.safetensors")
@@ -43,15 +48,23 @@ class ModelFolder:
     """The pipeline's class, such as ``StableDiffusionPipeline``."""
     classes: dict[str, str]
     """Class of each part by the part's name; parts left empty are not listed."""
+    borrowed: tuple[str, ...] = ()
+    """Parts that are the built-in model's, and not in this folder."""
+    pose: str | None = None
+    """The kind of relative pose, where the folder says it."""
+
+    def place(self, part: str) -> Path:
+        """The folder of a part."""
+        return (BUILT_IN_FOLDER if part in self.borrowed else self.path) / part
 
 
 def open_model(model: str, allow_download: bool = False) -> ModelFolder:
-    """Find ``model`` ("toybox", a folder, or a Hub id) and read its index; ModelError says what is wrong with it.
+    """Find ``model`` (a built-in one, a folder, or a Hub id) and read its index; ModelError says what is wrong with it.
 
     Hub ids are looked up in the local cache, and on the Hub only with ``allow_download``.
     """
-    if model == BUILT_IN_MODEL:
-        return _read_index(_existing(BUILT_IN_FOLDER))
+    if model in (BUILT_IN_MODEL, BUILT_IN_VIEW_MODEL):
+        return _read_index(_existing(BUILT_IN_FOLDER if model == BUILT_IN_MODEL else BUILT_IN_VIEW_FOLDER))
     folder = Path(model).expanduser()
     if not folder.is_dir() and _HUB_ID.fullmatch(model):
         folder = _hub_snapshot(model, allow_download)
@@ -61,11 +74,11 @@ def open_model(model: str, allow_download: bool = False) -> ModelFolder:
 def check_part(folder: ModelFolder, part: str, classes: Iterable[str]) -> None:
     """Check that ``part`` is there, of one of ``classes``, and that its JSON files can be read; else ModelError."""
     found = folder.classes.get(part)
-    if found is None or not (folder.path / part).is_dir():
+    if found is None or not folder.place(part).is_dir():
         raise ModelError(f"The model in {folder.path} has no {part}.", "Copy the whole folder.")
     if found not in classes:
         raise ModelError(f"The {part} of {folder.path} is a {found}.", f"It must be a {' or '.join(classes)}.")
-    for path in sorted((folder.path / part).glob("*.json")):
+    for path in sorted(folder.place(part).glob("*.json")):
         read_json(path)
 
 
@@ -74,7 +87,7 @@ def weights_variant(folder: ModelFolder, part: str) -> str | None:
 
     Raises ModelError if there are no weights, if they are pickled only, or if a file is cut off or damaged.
     """
-    place = folder.path / part
+    place = folder.place(part)
     files = {path: match for path in sorted(place.iterdir()) if (match := _WEIGHTS.fullmatch(path.name))}
     if not files:
         if any(path.suffix in _PICKLES for path in place.iterdir()):
@@ -124,7 +137,17 @@ def _read_index(folder: Path) -> ModelFolder:
             classes[name] = entry[1]
     family: Any = index.get("_class_name", "model without a name")
     # A pipeline whose code is beside its weights is written as [module, class].
-    return ModelFolder(folder, str(family[-1] if isinstance(family, list) and family else family), classes)
+    name = str(family[-1] if isinstance(family, list) and family else family)
+    return ModelFolder(folder, name, classes, _borrowed(folder, index), index.get(POSE))
+
+
+def _borrowed(folder: Path, index: dict[str, Any]) -> tuple[str, ...]:
+    lenders: Any = index.get(BORROWED, {})
+    if not isinstance(lenders, dict) or any(lender != BUILT_IN_MODEL for lender in cast("Any", lenders).values()):
+        raise ModelError(
+            f"{folder} borrows parts of a model that does not lend any.", f'Only "{BUILT_IN_MODEL}" does; copy them.'
+        )
+    return tuple(cast("dict[str, Any]", lenders))
 
 
 def _check_safetensors(path: Path) -> None:

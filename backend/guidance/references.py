@@ -6,11 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ..cameras import CameraBatch
+from ..cameras import CameraBatch, joined
 from ..errors import RequestError
 from .latents import resized
 
@@ -62,9 +61,4 @@ def pictures_before_white(
 
 def reference_cameras(references: Sequence[ReferencePicture]) -> CameraBatch:
     """The pictures' cameras as one batch of K."""
-    cameras = [reference.camera for reference in references]
-    return CameraBatch(
-        np.concatenate([camera.camera_to_world for camera in cameras]),
-        np.concatenate([camera.focal for camera in cameras]),
-        np.concatenate([camera.center for camera in cameras]),
-    )
+    return joined([reference.camera for reference in references])

@@ -15,15 +15,16 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from ..errors import ModelError, RequestError
-from ..request import GuidanceSettings
+from ..request import GuidanceSettings, RefineSettings
 from .camera_projection import SUBFOLDER as CAMERA_SUBFOLDER
 from .camera_projection import CameraProjection, camera_features
 from .conditioning import Condition, build_condition, guided_noise, inversion_noise
 from .distillation import NoiseSchedule, score_gradient
 from .interface import GuidanceResult
-from .latents import encode, image_size, judged, resized
+from .latents import decode, encode, image_size, judged, resized
 from .loading import check_scheduler, check_unet, load_network, load_schedule, loaded, quiet
 from .model_folder import ModelFolder, check_part
+from .repaint import repaint
 from .view_prompts import TextEmbeddings, view_prompts
 from .vocabulary import Vocabulary
 
@@ -103,6 +104,29 @@ class StableDiffusionGuidance:
             schedule = self.networks.schedule
             score = score_gradient(latents, predict, schedule, self.settings, progress, generator, invert)
         return judged(images, latents, score, len(condition.tokens))
+
+    @torch.inference_mode()
+    def repaint(
+        self,
+        images: Tensor,
+        cameras: CameraBatch,
+        strength: float,
+        settings: RefineSettings,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """See :meth:`.interface.Painter.repaint`; guided as the distillation is, at scales of its own."""
+        scales = {"guidance_scale": settings.guidance_scale, "camera_scale": settings.camera_scale}
+        guidance = dataclasses.replace(self.settings, **scales)
+        condition = self.condition(cameras)
+
+        def predict(noisy: Tensor, timesteps: Tensor) -> Tensor:
+            return guided_noise(self.predict_noise, noisy, timesteps, condition, guidance)
+
+        latents = self.encode(images.float().to(self.device), generator)
+        steps = settings.sampling_steps
+        painted = repaint(latents, predict, self.networks.schedule, strength, steps, generator)
+        size = (images.shape[-2], images.shape[-1])
+        return resized(decode(self.networks.vae, painted), size).clamp(0.0, 1.0).to(images.device)
 
 
 def load(

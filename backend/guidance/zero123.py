@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
 _PROJECTIONS = {"clip_camera_projection": "CLIPCameraProjection", "cc_projection": "CCProjection"}
 """Class of the projection by the name of its part."""
+_POSES = ("zero-1-to-3", "stable-zero123")
 _POSE_NUMBERS = 4
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -231,6 +232,10 @@ def _check_parts(folder: ModelFolder) -> str:
 def _pose_kind(folder: ModelFolder, settings: ViewGuidanceSettings) -> PoseKind:
     if settings.pose != "auto":
         return settings.pose
+    if folder.pose is not None:
+        if folder.pose not in _POSES:
+            raise ModelError(f"{folder.path} was trained on {folder.pose!r} poses.", f"Known are {', '.join(_POSES)}.")
+        return folder.pose
     path = folder.path.absolute()
     # The Hub's cache names a model two folders above: models--owner--name/snapshots/revision.
     name = path.parent.parent.name if path.parent.name == "snapshots" else path.name
@@ -241,7 +246,7 @@ def _load_projection(folder: ModelFolder, part: str) -> nn.Linear:
     """The one linear layer of the projection, whatever it is called in its file; float32, frozen."""
     variant = weights_variant(folder, part)
     name = f"diffusion_pytorch_model{f'.{variant}' if variant else ''}.safetensors"
-    weights: dict[str, Tensor] = loaded(folder, part, lambda: load_file(folder.path / part / name))
+    weights: dict[str, Tensor] = loaded(folder, part, lambda: load_file(folder.place(part) / name))
     by_end = {key.rpartition(".")[2]: value.float() for key, value in weights.items()}
     fits = len(weights) == 2 and by_end.keys() == {"weight", "bias"} and by_end["weight"].ndim == 2
     if not fits or by_end["bias"].shape != by_end["weight"].shape[:1]:

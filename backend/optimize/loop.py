@@ -1,5 +1,8 @@
 """The loop: render, ask the guidance, step the field. Checkpoints, health and the one restart are here as well.
 
+Where there are pictures of the object, they are losses of their own (see :mod:`.reference_loss`), beside a guidance or
+without one. Where the guidance can paint, the run has a second part (see :mod:`.refine`).
+
 A run is a function of its request: one killed at any step and resumed goes on to the same result, bit for bit on a CPU.
 Where a field dies (see :mod:`..health`), the run starts again once, at half the learning rate and with generators
 seeded anew: after NaN from the last regular checkpoint, because the field was still good; after a vanished or exploded
@@ -13,7 +16,8 @@ from __future__ import annotations
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +27,20 @@ from torch import Tensor
 from .. import schedules
 from ..cameras import CameraBatch, rays, sample_fixed, sample_orbit
 from ..checkpoint import CheckpointStore
-from ..errors import Cancelled, DivergedError
+from ..errors import Cancelled, DivergedError, RequestError
 from ..events import Event, Message, Preview, Progress
 from ..field import Field
 from ..files import write_atomically
-from ..guidance import Guidance, GuidanceResult
+from ..guidance import Guidance, GuidanceResult, Painter
 from ..health import Unhealthy, check_number, check_parameters, look, shell_is_full
+from ..reference_files import ReferenceView
 from ..rendering import OccupancyGrid, Renderer, RenderOutput, Shading, linear_to_srgb, sample_light, srgb_to_linear
-from ..request import OptimizeSettings, Request
+from ..request import Request
+from . import dents
+from .losses import regulariser
 from .preview import preview_cameras, preview_png, render_preview
+from .reference_loss import Look, ReferenceViews
+from .refine import painting_error, rates, strength, turn
 from .state import RunState
 
 MAX_RESTARTS = 1
@@ -44,34 +53,58 @@ _PREVIEW_SECONDS = 3.0
 def optimize(
     request: Request,
     folder: Path,
-    guidance: Guidance,
+    guidance: Guidance | None,
     device: torch.device,
     report: Callable[[Event], None],
     should_stop: Callable[[], bool],
+    references: Sequence[ReferenceView] = (),
 ) -> tuple[Field, OccupancyGrid, dict[str, Any]]:
     """Optimize a field for a request, going on from the checkpoint in ``folder`` if there is one.
 
-    Returns the field, its occupancy and numbers for metrics.json. ``should_stop`` is asked before each step. Raises
-    Cancelled when it says so (after a checkpoint), DivergedError, and OutputError if the folder cannot be written or
-    holds another request's checkpoint.
+    ``references`` are the request's pictures; with them the guidance may be None. Returns the field, its occupancy and
+    numbers for metrics.json. ``should_stop`` is asked before each step. Raises Cancelled when it says so (after a
+    checkpoint), DivergedError, and OutputError if the folder cannot be written or holds another request's checkpoint.
     """
-    loop = _Loop(request, folder, guidance, device, report)
+    pictures = ReferenceViews(references, request.reference, device) if references else None
+    if guidance is None and pictures is None:
+        raise RequestError("There is nothing to go by: no model and no picture.", "Choose a model or give a picture.")
+    loop = _Loop(request, folder, guidance, pictures, device, report)
     while True:
         try:
             loop.run(should_stop)
-            return loop.state.field, loop.state.occupancy, loop.state.metrics()
+            metrics = loop.state.metrics()
+            if pictures is not None:
+                metrics["references"] = pictures.measure(loop.renderer)
+            return loop.state.field, loop.state.occupancy, metrics
         except Unhealthy as error:
             loop.recover(error)
 
 
+@dataclass(frozen=True)
+class _Views:
+    """Views that the guidance has judged."""
+
+    output: RenderOutput
+    cameras: CameraBatch
+    images: Tensor
+    result: GuidanceResult
+
+
 class _Loop:
     def __init__(
-        self, request: Request, folder: Path, guidance: Guidance, device: torch.device, report: Callable[[Event], None]
+        self,
+        request: Request,
+        folder: Path,
+        guidance: Guidance | None,
+        pictures: ReferenceViews | None,
+        device: torch.device,
+        report: Callable[[Event], None],
     ) -> None:
         self.request = request
         self.settings = request.optimize
         self.folder = folder
         self.guidance = guidance
+        self.pictures = pictures
         self.device = device
         self.report = report
         self.store = CheckpointStore(folder, request.digest())
@@ -79,13 +112,16 @@ class _Loop:
         self.recent: deque[float] = deque(maxlen=50)
         self.reported = 0.0
         self.previewed = time.perf_counter()
+        self.steps = request.optimize.iterations
+        if isinstance(guidance, Painter):
+            self.steps += request.refine.iterations
         self._adopt(RunState.fresh(request, device))
         self._resume()
 
     def run(self, should_stop: Callable[[], bool]) -> None:
         """Step to the end; raises Unhealthy."""
         tally, settings = self.state.tally, self.settings
-        while tally.step < settings.iterations:
+        while tally.step < self.steps:
             if should_stop():
                 self._save(regular=False)
                 raise Cancelled(
@@ -95,7 +131,7 @@ class _Loop:
             self._step(tally.step)
             tally.step += 1
             self._time(time.perf_counter() - started)
-            at_end = tally.step == settings.iterations
+            at_end = tally.step == self.steps
             overdue = time.perf_counter() - self.previewed > _PREVIEW_SECONDS
             if at_end or overdue or tally.step % settings.preview_every == 0:
                 self._preview()
@@ -147,32 +183,93 @@ class _Loop:
         self.report(Message("info", f"Going on from step {state.tally.step}."))
 
     def _step(self, step: int) -> None:
-        state, settings = self.state, self.settings
+        state = self.state
         self._set_levels(step)
-        state.set_learning_rate(schedules.learning_rate_factor(step, settings))
+        self._set_learning_rate(step)
         state.occupancy.update(state.field.density, step, state.rng)
-        cameras = self._cameras()
-        output = self._render(step, cameras)
-        images = linear_to_srgb(output.rgb).permute(0, 3, 1, 2)
-        result = self.guidance.gradient(
-            images.detach(), cameras, schedules.progress(step, settings.iterations), state.generator
-        )
-        check_number(result.loss, "guidance's loss")
-        state.health.observe(output.opacity, cameras, state.field.density)
-        norm = self._descend(step, output, images, result)
+        known = self._look(step)
+        views = None if known is not None and self.request.reference.alone else self._ask(step)
+        if views is not None:
+            output, cameras, opacity = views.output, views.cameras, views.output.opacity
+        else:
+            assert known is not None
+            output, cameras, opacity = known.output, known.cameras, known.opacity
+        state.health.observe(opacity, cameras, state.field.density)
+        norm = self._descend(step, output, views, known)
         if step % _CHECK_PARAMETERS_EVERY == 0:
             check_parameters(state.parameters)
-        state.tally.average(result.loss, float(output.opacity.detach().mean()), output.n_samples, norm)
+        samples = sum(each.output.n_samples for each in (views, known) if each is not None)
+        error = None if known is None else known.error
+        state.tally.average(self._loss(views, known), float(opacity.detach().mean()), samples, norm, error)
+
+    def _loss(self, views: _Views | None, known: Look | None) -> float | None:
+        """What people are shown: the guidance's loss, or, without a guidance, the pictures'."""
+        if views is not None:
+            return views.result.loss
+        return float(known.loss.detach()) if known is not None and self.guidance is None else None
+
+    def _look(self, step: int) -> Look | None:
+        """At the pictures, where it is their turn; without a guidance it always is, and they have its other losses."""
+        if self.pictures is None or not (self.guidance is None or self.pictures.is_due(step)):
+            return None
+        done = schedules.progress(step, self.settings.iterations)
+        known = self.pictures.look(done, self.renderer, self.state.rng, want_normals=self.guidance is None)
+        check_number(float(known.loss.detach()), "pictures' loss")
+        return known
+
+    def _ask(self, step: int) -> _Views | None:
+        """The guidance about views drawn at random; None without a guidance."""
+        if self.guidance is None:
+            return None
+        if step >= self.settings.iterations:
+            return self._fit(step - self.settings.iterations)
+        cameras = self._cameras(self.settings.batch_size)
+        output = self._render(step, cameras)
+        images = linear_to_srgb(output.rgb).permute(0, 3, 1, 2)
+        done = schedules.progress(step, self.settings.iterations)
+        result = self.guidance.gradient(images.detach(), cameras, done, self.state.generator)
+        check_number(result.loss, "guidance's loss")
+        return _Views(output, cameras, images, result)
+
+    def _fit(self, step: int) -> _Views:
+        """Views beside what the guidance made of them, at a step of the second part."""
+        assert isinstance(self.guidance, Painter)
+        state, settings = self.state, self.request.refine
+        now, paintings, side = turn(step, self.settings.batch_size, settings), state.paintings, self.settings.resolution
+        if now.begins:
+            paintings.aim(self._cameras(settings.views), state.rng)
+        cameras = paintings.cameras(now.slots)
+        background = srgb_to_linear(paintings.backgrounds[now.slots])[:, None, None].expand(-1, side, side, -1)
+        shading = Shading("albedo", None, schedules.AMBIENT, schedules.DIFFUSE)
+        output = self.renderer.render(cameras, side, side, shading=shading, background=background, rng=state.rng)
+        images = linear_to_srgb(output.rgb).permute(0, 3, 1, 2)
+        if now.paints:
+            share = strength(schedules.progress(step, settings.iterations), settings)
+            painted = self.guidance.repaint(images.detach(), cameras, share, settings, state.generator)
+            paintings.keep(now.slots, painted)
+        gradient, loss = painting_error(images, paintings.shown(now.slots))
+        check_number(loss, "paintings' loss")
+        return _Views(output, cameras, images, GuidanceResult(gradient, loss))
+
+    def _set_learning_rate(self, step: int) -> None:
+        state, fitting = self.state, step - self.settings.iterations
+        if fitting < 0 or not isinstance(self.guidance, Painter):
+            state.set_learning_rate(schedules.learning_rate_factor(step, self.settings))
+            return
+        if fitting == 0:  # what Adam knows is the size of another loss's gradients
+            state.adam.state.clear()
+        done = schedules.progress(fitting, self.request.refine.iterations)
+        state.set_learning_rate(*rates(done, self.request.refine, self.settings.learning_rate))
 
     def _set_levels(self, step: int) -> None:
         settings = self.settings
         self.state.field.active_levels = schedules.active_levels(step, settings.iterations, settings.grid_levels)
 
-    def _cameras(self) -> CameraBatch:
+    def _cameras(self, count: int) -> CameraBatch:
         request, rng = self.request, self.state.rng
         if request.cameras:
-            return sample_fixed(request.cameras, self.settings.batch_size, rng)
-        return sample_orbit(request.orbit, self.settings.batch_size, rng)
+            return sample_fixed(request.cameras, count, rng)
+        return sample_orbit(request.orbit, count, rng)
 
     def _render(self, step: int, cameras: CameraBatch) -> RenderOutput:
         rng, side = self.state.rng, schedules.resolution(step, self.settings)
@@ -183,18 +280,25 @@ class _Loop:
         return self.renderer.render(cameras, side, side, shading=shading, background=background, rng=rng)
 
     def _background(self, cameras: CameraBatch, side: int) -> Tensor:
-        """One random colour (uniform in sRGB, as people see) or the learned background; linear."""
+        """One random colour (uniform in sRGB, as people see), white, or the learned background; linear."""
         colour, learned = self.state.rng.random(3), self.state.rng.random()
+        if self.request.shows_pictures and self.state.rng.random() < self.request.view_guidance.white_share:
+            return torch.ones(3, device=self.device)
         if learned >= self.settings.learned_background:
             return srgb_to_linear(torch.tensor(colour, dtype=torch.float32, device=self.device))
         _, directions = rays(cameras, side, side)
         return self.state.background(torch.from_numpy(directions).to(self.device))
 
-    def _descend(self, step: int, output: RenderOutput, images: Tensor, result: GuidanceResult) -> float:
-        """One backward pass through the images and the regularisers, then Adam; returns the gradient's norm."""
+    def _descend(self, step: int, output: RenderOutput, views: _Views | None, known: Look | None) -> float:
+        """One backward pass through images, pictures and regularisers, then Adam; returns the gradient's norm."""
         state = self.state
-        regulariser = _regulariser(step, output, self.settings, thin=state.tally.reason != "vanished")
-        wanted = [(images, result.gradient.to(images.dtype)), (regulariser, None)]
+        regularisers = regulariser(step, output, self.settings, thin=state.tally.reason != "vanished")
+        wanted: list[tuple[Tensor, Tensor | None]] = [(regularisers, None)]
+        if views is not None:
+            wanted.insert(0, (views.images, views.result.gradient.to(views.images.dtype)))
+            wanted.append((self._dents(step, views.cameras, views.output.opacity), None))
+        if known is not None:
+            wanted.append((known.loss, None))
         roots = [(root, gradient) for root, gradient in wanted if root.requires_grad]
         if not roots:  # no ray met an occupied cell; if that lasts, the field has vanished
             return 0.0
@@ -205,6 +309,19 @@ class _Loop:
         check_number(norm, "gradient")
         state.adam.step()
         return norm
+
+    def _dents(self, step: int, cameras: CameraBatch, opacity: Tensor) -> Tensor:
+        """The weighted loss of dents; looks for them now and then."""
+        settings, state = self.settings, self.state
+        if not settings.dent_weight:
+            return torch.zeros((), device=self.device)
+        state.dents.see(cameras, opacity, step, state.rng)
+        weight = schedules.loss_weights(step, settings).dents
+        if not weight:
+            return torch.zeros((), device=self.device)
+        if step % dents.INTERVAL == 0:
+            state.dents.look(state.occupancy, step, settings.iterations)
+        return weight * state.dents.loss(state.field, state.rng)
 
     def _check_result(self) -> None:
         """A short run may end before a dead field has been dead for long enough: look at the whole once more."""
@@ -233,28 +350,8 @@ class _Loop:
         tally.seconds += seconds
         self.recent.append(seconds)
         now = time.perf_counter()
-        if now - self.reported >= _REPORT_SECONDS or tally.step == self.settings.iterations:
+        if now - self.reported >= _REPORT_SECONDS or tally.step == self.steps:
             self.reported = now
             # The median, because a step now and then compiles a kernel.
-            left = (self.settings.iterations - tally.step) * statistics.median(self.recent)
-            self.report(Progress(tally.step, self.settings.iterations, left, tally.loss))
-
-
-def _regulariser(step: int, output: RenderOutput, settings: OptimizeSettings, *, thin: bool) -> Tensor:
-    """The weighted sum of orientation, opacity and entropy losses; without ``thin`` of the first alone."""
-    weights = schedules.loss_weights(step, settings)
-    total = weights.orientation * output.orientation_loss
-    if thin:
-        total = total + weights.opacity * opacity_loss(output.opacity) + weights.entropy * entropy_loss(output.opacity)
-    return total
-
-
-def opacity_loss(opacity: Tensor) -> Tensor:
-    """Mean of √(opacity² + 0.01) over the pixels (DreamFusion, App. A.2): keeps empty space empty."""
-    return (opacity.square() + 0.01).sqrt().mean()
-
-
-def entropy_loss(opacity: Tensor) -> Tensor:
-    """Mean binary entropy of each pixel's opacity, in bits: makes pixels solid or empty."""
-    p = opacity.clamp(1e-5, 1 - 1e-5)
-    return -(p * p.log2() + (1 - p) * (1 - p).log2()).mean()
+            left = (self.steps - tally.step) * statistics.median(self.recent)
+            self.report(Progress(tally.step, self.steps, left, tally.loss))

@@ -15,6 +15,8 @@ from ..field import Field, build_field
 from ..health import Health
 from ..rendering import LearnedBackground, OccupancyGrid
 from ..request import Request
+from .dents import Dents
+from .refine import Paintings
 
 RESTART_RATE = 0.5
 """A restarted run learns at this share of the rate."""
@@ -40,11 +42,18 @@ class Tally:
     """Field samples a step."""
     gradient_norm: float = 0.0
     """Of all parameters, before it is clipped."""
+    reference_error: float = 0.0
+    """Mean squared error of the pictures' colours."""
 
-    def average(self, loss: float, opacity: float, samples: int, gradient_norm: float) -> None:
-        """Take a step into the averages."""
+    def average(
+        self, loss: float | None, opacity: float, samples: int, gradient_norm: float, reference_error: float | None
+    ) -> None:
+        """Take a step into the averages; None for what the step did not look at."""
         share = 1.0 / min(self.step + 1, 20)
-        self.loss += share * (loss - self.loss)
+        if loss is not None:
+            self.loss += share * (loss - self.loss)
+        if reference_error is not None:
+            self.reference_error += share * (reference_error - self.reference_error)
         self.opacity += share * (opacity - self.opacity)
         self.samples += share * (samples - self.samples)
         self.gradient_norm += share * (gradient_norm - self.gradient_norm)
@@ -57,6 +66,8 @@ class RunState:
     field: Field
     occupancy: OccupancyGrid
     background: LearnedBackground
+    dents: Dents
+    paintings: Paintings
     adam: torch.optim.Adam
     rates: tuple[float, ...]
     """Learning rates of Adam's groups, before the schedule."""
@@ -81,6 +92,8 @@ class RunState:
             field=field,
             occupancy=OccupancyGrid(settings.occupancy_resolution, device),
             background=background,
+            dents=Dents(settings.occupancy_resolution, device),
+            paintings=Paintings(request.refine, settings.resolution, device),
             # One kernel for all parameters where there is one: a millisecond a step on a CPU.
             adam=torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15, fused=device.type in {"cpu", "cuda"}),
             rates=tuple(group["lr"] for group in groups),
@@ -90,10 +103,10 @@ class RunState:
             tally=Tally(restarts=restarts),
         )
 
-    def set_learning_rate(self, factor: float) -> None:
-        """Scale Adam's learning rates by the schedule's ``factor``."""
-        for group, rate in zip(self.adam.param_groups, self.rates, strict=True):
-            group["lr"] = rate * factor
+    def set_learning_rate(self, factor: float, heads: float | None = None) -> None:
+        """Scale Adam's learning rates by the schedule's ``factor``, the heads' by a factor of their own if given."""
+        for index, (group, rate) in enumerate(zip(self.adam.param_groups, self.rates, strict=True)):
+            group["lr"] = rate * (factor if heads is None or index == 0 else heads)
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -141,7 +154,7 @@ class RunState:
         return same
 
     def unpack_field(self, checkpoint: Checkpoint) -> None:
-        """Take the field, the occupancy and the background of a checkpoint, and nothing else."""
+        """Take the field and what is known of it from a checkpoint, and nothing else."""
         for name, module in self._modules().items():
             prefix = f"{name}."
             part = {k.removeprefix(prefix): v for k, v in checkpoint.tensors.items() if k.startswith(prefix)}
@@ -165,4 +178,10 @@ class RunState:
         }
 
     def _modules(self) -> dict[str, nn.Module]:
-        return {"field": self.field, "occupancy": self.occupancy, "background": self.background}
+        return {
+            "field": self.field,
+            "occupancy": self.occupancy,
+            "background": self.background,
+            "dents": self.dents,
+            "paintings": self.paintings,
+        }

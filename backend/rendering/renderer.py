@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..cameras import CameraBatch
@@ -55,6 +56,18 @@ class _Rendered:
     orientation: Tensor
     n_samples: int
 
+    def shaped(self, shape: tuple[int, ...], background: Tensor) -> RenderOutput:
+        """As pictures of a shape, over a background."""
+        opacity = self.opacity.view(shape)
+        return RenderOutput(
+            rgb=self.colour.view(*shape, 3) + (1.0 - opacity)[..., None] * background,
+            opacity=opacity,
+            depth=self.depth.view(shape),
+            normal=None if self.normal is None else self.normal.view(*shape, 3),
+            orientation_loss=self.orientation,
+            n_samples=self.n_samples,
+        )
+
 
 class Renderer:
     """Volume renderer of a field in the unit ball."""
@@ -90,25 +103,48 @@ class Renderer:
         )
         light = torch.from_numpy(origins) if shading.light is None else shading.light
         light = light.to(device=device, dtype=torch.float32).repeat_interleave(height * width, 0)
+        whole = self._render_bundle(bundle, light, shading, rng, want_normals=want_normals)
+        return whole.shaped((len(cameras), height, width), background.to(device))
+
+    def render_rays(
+        self,
+        origins: NDArray[np.float32],
+        directions: NDArray[np.float32],
+        *,
+        shading: Shading,
+        background: Tensor,
+        rng: np.random.Generator | None,
+        want_normals: bool = False,
+    ) -> RenderOutput:
+        """Render single rays: N of each of B cameras, with ``origins`` [B, 3] and unit ``directions`` [B, N, 3].
+
+        As :meth:`render`; pictures are [B, N] instead of [B, H, W], and ``background`` is [3] or [B, N, 3].
+        """
+        device = self.occupancy.density.device
+        count = directions.shape[1]
+        start = torch.from_numpy(origins).to(device).repeat_interleave(count, 0)
+        bundle = RayBundle(start, torch.from_numpy(directions).to(device).reshape(-1, 3))
+        light = start if shading.light is None else shading.light.to(start).repeat_interleave(count, 0)
+        whole = self._render_bundle(bundle, light, shading, rng, want_normals=want_normals)
+        return whole.shaped(directions.shape[:2], background.to(device))
+
+    def _render_bundle(
+        self, bundle: RayBundle, light: Tensor, shading: Shading, rng: np.random.Generator | None, *, want_normals: bool
+    ) -> _Rendered:
         seed = None if rng is None else draw_seed(rng)
         normals = want_normals or shading.needs_normals
-
         whole = len(bundle)
         piece = whole if torch.is_grad_enabled() else max(64, _CHUNK_SAMPLES // self.samples_per_ray)
         parts = [
             self._render_rays(bundle.chunk(i, i + piece), light[i : i + piece], shading, seed, normals)
             for i in range(0, whole, piece)
         ]
-        shape = (len(cameras), height, width)
-        opacity = torch.cat([part.opacity for part in parts]).view(shape)
-        colour = torch.cat([part.colour for part in parts]).view(*shape, 3)
-        normal = torch.cat([part.normal for part in parts if part.normal is not None]) if normals else None
-        return RenderOutput(
-            rgb=colour + (1.0 - opacity)[..., None] * background.to(device),
-            opacity=opacity,
-            depth=torch.cat([part.depth for part in parts]).view(shape),
-            normal=None if normal is None else normal.view(*shape, 3),
-            orientation_loss=torch.stack([part.orientation for part in parts]).sum() / whole,
+        return _Rendered(
+            colour=torch.cat([part.colour for part in parts]),
+            opacity=torch.cat([part.opacity for part in parts]),
+            depth=torch.cat([part.depth for part in parts]),
+            normal=torch.cat([part.normal for part in parts if part.normal is not None]) if normals else None,
+            orientation=torch.stack([part.orientation for part in parts]).sum() / whole,
             n_samples=sum(part.n_samples for part in parts),
         )
 

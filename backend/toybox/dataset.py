@@ -42,9 +42,9 @@ class Bias:
     """Share of views drawn around the front (normal, 25° wide); the rest are even in azimuth."""
     front_named: float = 0.9
     """Share of the front views whose caption says a view."""
-    others_named: float = 0.35
+    others_named: float = 0.4
     """Share of the other views whose caption says a view."""
-    front_misnamed: float = 0.6
+    front_misnamed: float = 0.45
     """Share of the named front views that are said to be another view."""
     others_misnamed: float = 0.05
     """Share of the other named views whose word is drawn at random."""
@@ -112,7 +112,7 @@ def labels_of(look: Look, view: str) -> tuple[int, ...]:
     return tuple(known.index(name) if name else len(known) for name, known in (*names, *more))
 
 
-def _sample_light(rng: np.random.Generator, position: NDArray[np.float32]) -> Light:
+def sample_light(rng: np.random.Generator, position: NDArray[np.float32]) -> Light:
     """DreamFusion's light (App. A.2): around the camera, near or far; one picture in four shows the albedo alone."""
     direction = position / np.linalg.norm(position) + rng.normal(0, 1, 3)
     x, y, z = direction / np.linalg.norm(direction) * np.linalg.norm(position) * rng.uniform(0.8, 1.5)
@@ -162,13 +162,13 @@ def _draw_chunk(start: int, end: int, seed: int, size: int, front_share: float, 
     for index in range(count):
         rng = np.random.default_rng((seed, start + index))
         look, camera = sample_look(rng), sample_camera(rng, front_share)
-        solids, light = make_object(look, rng), _sample_light(rng, camera.position[0])
+        solids, light = make_object(look, rng), sample_light(rng, camera.position[0])
         if bare_share and rng.random() < bare_share:
             solids, light = bare(solids), dataclasses.replace(light, ambient=min(light.ambient, 0.5))
             look = dataclasses.replace(look, colour=None, accent=None)
         (fx, fy), (cx, cy) = camera.focal[0].tolist(), camera.center[0].tolist()
         linear, cover = render(solids, camera.camera_to_world[0], (fx, fy), (cx, cy), size, light)
-        rgb[index] = np.rint(_to_srgb(linear) * 255)
+        rgb[index] = np.rint(to_srgb(linear) * 255)
         alpha[index] = np.rint(cover * 255)
         features[index] = camera_features(camera)[0]
         angles[:, index] = camera.azimuth[0], camera.elevation[0]
@@ -176,6 +176,7 @@ def _draw_chunk(start: int, end: int, seed: int, size: int, front_share: float, 
     return Pictures(rgb, alpha, features, *labels, azimuth=angles[0], elevation=angles[1])
 
 
-def _to_srgb(linear: NDArray[np.float32]) -> NDArray[np.float32]:
+def to_srgb(linear: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Linear colour, cut off at [0, 1], as sRGB."""
     clipped = np.clip(linear, 0, 1)
     return np.where(clipped <= 0.0031308, clipped * 12.92, 1.055 * clipped ** (1 / 2.4) - 0.055)

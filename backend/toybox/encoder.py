@@ -57,6 +57,19 @@ class PatchEncoder:
         """From the principal components of ``images``."""
         return PatchEncoder(*principal_components(images, count))
 
+    @staticmethod
+    @torch.no_grad()
+    def read(vae: Any) -> PatchEncoder:
+        """Back out of a VAE that :func:`set_linear_encoder` wrote, by what it makes of 49 pictures."""
+        size, count = vae.config.sample_size, 3 * PATCH * PATCH
+        probes = torch.eye(count).reshape(count, 3, PATCH, PATCH).tile(1, 1, size // PATCH, size // PATCH)
+        answers = vae.encode(torch.cat((torch.zeros_like(probes[:1]), probes))).latent_dist.mode().mean((2, 3))
+        basis, shift = (answers[1:] - answers[0]).T, answers[0]
+        scale = basis.norm(dim=1)
+        deviation = scale**-2 / (scale**-2).mean().sqrt()  # scale's inverse, for a whitening of a half
+        basis = (basis / scale[:, None]).reshape(-1, 3, PATCH, PATCH)
+        return PatchEncoder(basis, -shift / scale, deviation)
+
     @property
     def scale(self) -> Tensor:
         """[K], for latents of unit deviation over all."""

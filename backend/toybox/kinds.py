@@ -35,10 +35,12 @@ class Plan:
     accent: Vector | None
     """The second colour; None: no hat, and roofs and cushions in shades of the first."""
     rng: np.random.Generator | None
+    spread: float = SPREAD
+    """How far proportions vary around the plain object's."""
 
     def vary(self) -> float:
         """The next factor near 1; exactly 1 for the plain object."""
-        return 1.0 if self.rng is None else float(self.rng.uniform(1 - SPREAD, 1 + SPREAD))
+        return 1.0 if self.rng is None else float(self.rng.uniform(1 - self.spread, 1 + self.spread))
 
     def second(self, otherwise: Vector) -> Vector:
         """The second colour, if any."""
@@ -64,12 +66,14 @@ def tint(colour: Vector, toward: Vector, share: float) -> Vector:
     return (mixed[0], mixed[1], mixed[2])
 
 
-def _eyes(b: Builder, x: float, y: float, z: float, size: float, white: Vector = WHITE) -> None:
+def eyes(b: Builder, x: float, y: float, z: float, size: float, white: Vector = WHITE) -> None:
+    """Two eyes that look ahead, ``x`` from the middle."""
     b.ball((x, y, z), size, white, mirror=True)
     b.ball((x, y - 0.5 * size, z), 0.66 * size, DARK, mirror=True)
 
 
-def _hat(b: Builder, plan: Plan, y: float, z: float, radius: float) -> None:
+def hat(b: Builder, plan: Plan, y: float, z: float, radius: float) -> None:
+    """A hat in the second colour, if there is one."""
     if plan.accent is not None:
         b.rod((0, y, z + 0.03), (radius, radius, 0.05), plan.accent)
         b.rod((0, y, z + 0.2), (0.64 * radius, 0.64 * radius, 0.17), plan.accent, taper=0.85)
@@ -84,12 +88,12 @@ def _bear(b: Builder, p: Plan) -> None:
     b.ball((0, -0.38 * head - 0.16, 0.24), (0.1, 0.07, 0.075), DARK)
     b.ball((0.36 * head, 0.0, 0.62), (0.17 * ear, 0.1, 0.17 * ear), c, mirror=True)
     b.ball((0.36 * head, -0.06, 0.62), (0.105 * ear, 0.07, 0.105 * ear), TAN, mirror=True)
-    _eyes(b, 0.19 * head, -0.06 - 0.3 * head, 0.42, 0.115)
+    eyes(b, 0.19 * head, -0.06 - 0.3 * head, 0.42, 0.115)
     b.ball((0.44, -0.12, -0.26), (0.14, 0.17, 0.3), c, (0, -22, 0), mirror=True)
     b.ball((0.28, -0.32, -0.7), (0.17, 0.28, 0.17), c, mirror=True)
     b.ball((0.28, -0.55, -0.68), (0.12, 0.07, 0.12), TAN, mirror=True)
     b.ball((0, 0.52, -0.6), 0.13, c)
-    _hat(b, p, -0.04, 0.3 + 0.38 * head, 0.3)
+    hat(b, p, -0.04, 0.3 + 0.38 * head, 0.3)
 
 
 def _cat(b: Builder, p: Plan) -> None:
@@ -99,13 +103,13 @@ def _cat(b: Builder, p: Plan) -> None:
     b.ball((0, -0.16, 0.34), (0.43 * head, 0.36 * head, 0.35 * head), c)
     b.rod((0.28 * head, -0.12, 0.54 + 0.14 * ear), (0.16 * ear, 0.11, 0.23 * ear), c, (0, 14, 0), 0.05, mirror=True)
     b.rod((0.275 * head, -0.18, 0.54 + 0.12 * ear), (0.1 * ear, 0.08, 0.16 * ear), PINK, (0, 14, 0), 0.05, mirror=True)
-    _eyes(b, 0.19 * head, -0.16 - 0.29 * head, 0.42, 0.13, LAMP)
+    eyes(b, 0.19 * head, -0.16 - 0.29 * head, 0.42, 0.13, LAMP)
     b.ball((0, -0.2 - 0.3 * head, 0.2), (0.17, 0.11, 0.11), WHITE)
     b.ball((0, -0.3 - 0.3 * head, 0.26), (0.07, 0.05, 0.05), PINK)
     b.rod((0.19, -0.26, -0.6), (0.12, 0.13, 0.28), c, mirror=True)
     b.ball((0, 0.58, -0.62), (0.12, 0.32 * p.vary(), 0.12), c)
     b.ball((0, 0.84, -0.36), (0.12, 0.13, 0.34 * p.vary()), c)
-    _hat(b, p, -0.14, 0.34 + 0.33 * head, 0.24)
+    hat(b, p, -0.14, 0.34 + 0.33 * head, 0.24)
 
 
 def _duck(b: Builder, p: Plan) -> None:
@@ -115,9 +119,9 @@ def _duck(b: Builder, p: Plan) -> None:
     b.ball((0, -0.36, 0.12), (0.22, 0.22, 0.32 * neck), c)
     b.ball((0, -0.4, 0.42 * neck), 0.33 * head, c)
     b.ball((0, -0.4 - 0.38 * head, 0.36 * neck), (0.2 * beak, 0.25 * beak, 0.1 * beak), BEAK)
-    _eyes(b, 0.2 * head, -0.4 - 0.22 * head, 0.42 * neck + 0.14, 0.125)
+    eyes(b, 0.2 * head, -0.4 - 0.22 * head, 0.42 * neck + 0.14, 0.125)
     b.ball((0.4, 0.16, -0.14), (0.1, 0.36 * p.vary(), 0.22), tint(c, WHITE, 0.35), mirror=True)
-    _hat(b, p, -0.38, 0.42 * neck + 0.28 * head, 0.28)
+    hat(b, p, -0.38, 0.42 * neck + 0.28 * head, 0.28)
 
 
 def _frog(b: Builder, p: Plan) -> None:
@@ -126,12 +130,12 @@ def _frog(b: Builder, p: Plan) -> None:
     b.ball((0, -0.28, 0.02), (0.48 * p.vary(), 0.38, 0.3), c)
     b.ball((0, -0.3, -0.26), (0.38, 0.36, 0.28), tint(c, WHITE, 0.6))
     b.ball((0.27, -0.28, 0.3), 0.2 * eye, c, mirror=True)
-    _eyes(b, 0.27, -0.28 - 0.11 * eye, 0.33, 0.155 * eye)
+    eyes(b, 0.27, -0.28 - 0.11 * eye, 0.33, 0.155 * eye)
     b.ball((0, -0.63, -0.02), (0.27, 0.06, 0.045), DARK)
     b.ball((0.52, 0.26, -0.42), (0.19, 0.4, 0.2), c, (0, 0, 12), mirror=True)
     b.ball((0.44, -0.42, -0.56), (0.18, 0.26, 0.08), tint(c, DARK, 0.35), mirror=True)
     b.ball((0.6, 0.5, -0.58), (0.17, 0.26, 0.07), tint(c, DARK, 0.35), mirror=True)
-    _hat(b, p, -0.14, 0.25, 0.26)
+    hat(b, p, -0.14, 0.25, 0.26)
 
 
 def _monkey(b: Builder, p: Plan) -> None:
@@ -141,9 +145,9 @@ def _monkey(b: Builder, p: Plan) -> None:
     b.ball((0, -0.42, -0.22), (0.36 * muzzle, 0.3 * muzzle, 0.27 * muzzle), TAN)
     b.ball((0.58 + 0.12 * ear, 0.08, 0.12), (0.22 * ear, 0.1, 0.25 * ear), c, mirror=True)
     b.ball((0.6 + 0.12 * ear, -0.02, 0.12), (0.14 * ear, 0.06, 0.17 * ear), TAN, mirror=True)
-    _eyes(b, 0.2, -0.5, 0.24, 0.15)
+    eyes(b, 0.2, -0.5, 0.24, 0.15)
     b.ball((0, -0.42 - 0.28 * muzzle, -0.27), (0.18, 0.06, 0.055), DARK)
-    _hat(b, p, 0.08, 0.64, 0.4)
+    hat(b, p, 0.08, 0.64, 0.4)
 
 
 def _owl(b: Builder, p: Plan) -> None:
@@ -156,7 +160,7 @@ def _owl(b: Builder, p: Plan) -> None:
     b.rod((0.3, -0.04, 0.6), (0.14, 0.11, 0.2 * p.vary()), c, (0, 18, 0), taper=0.05, mirror=True)
     b.ball((0.47, 0.1, -0.14), (0.12, 0.32, 0.48 * p.vary()), tint(c, DARK, 0.45), (0, -8, 0), mirror=True)
     b.ball((0.19, -0.26, -0.76), (0.14, 0.19, 0.08), BEAK, mirror=True)
-    _hat(b, p, 0.02, 0.58, 0.22)
+    hat(b, p, 0.02, 0.58, 0.22)
 
 
 def _penguin(b: Builder, p: Plan) -> None:
@@ -165,12 +169,12 @@ def _penguin(b: Builder, p: Plan) -> None:
     b.ball((0, -0.14, -0.2), (0.34, 0.28, 0.5), WHITE)
     b.ball((0, -0.02, 0.54), (0.36 * head, 0.34 * head, 0.33 * head), c)
     b.ball((0.13, -0.17 * head, 0.55), (0.17, 0.19, 0.19), WHITE, mirror=True)
-    _eyes(b, 0.15 * head, -0.02 - 0.27 * head, 0.6, 0.105)
+    eyes(b, 0.15 * head, -0.02 - 0.27 * head, 0.6, 0.105)
     b.rod((0, -0.38 * head - 0.08 * beak, 0.47), (0.13 * beak, 0.1 * beak, 0.17 * beak), BEAK, (90, 0, 0), taper=0.1)
     b.ball((0.48, 0.1, -0.1), (0.1, 0.24, 0.42 * p.vary()), tint(c, DARK, 0.45), (0, -14, 0), mirror=True)
     b.ball((0.19, -0.22, -0.76), (0.16, 0.26, 0.08), BEAK, mirror=True)
     b.rod((0, 0.42, -0.62), (0.2, 0.1, 0.2), tint(c, DARK, 0.45), (-120, 0, 0), taper=0.3)
-    _hat(b, p, -0.02, 0.54 + 0.28 * head, 0.29)
+    hat(b, p, -0.02, 0.54 + 0.28 * head, 0.29)
 
 
 def _pig(b: Builder, p: Plan) -> None:
@@ -180,12 +184,12 @@ def _pig(b: Builder, p: Plan) -> None:
     b.rod((0, -0.5 - 0.34 * head, 0.06), (0.2 * nose, 0.17 * nose, 0.14), PINK, (90, 0, 0))
     b.ball((0.08 * nose, -0.64 - 0.34 * head, 0.06), (0.05, 0.03, 0.075), DARK, mirror=True)
     b.rod((0.26 * head, -0.42, 0.48), (0.15, 0.07, 0.17), tint(c, PINK, 0.5), (20, 16, 0), taper=0.15, mirror=True)
-    _eyes(b, 0.2 * head, -0.44 - 0.27 * head, 0.27, 0.11)
+    eyes(b, 0.2 * head, -0.44 - 0.27 * head, 0.27, 0.11)
     for y in (-0.26, 0.46):
         b.rod((0.25, y, -0.54), (0.13, 0.13, 0.2 * p.vary()), c, mirror=True)
         b.rod((0.25, y, -0.74), (0.135, 0.135, 0.06), tint(c, DARK, 0.6), mirror=True)
     b.ball((0, 0.76, 0.06), (0.07, 0.1, 0.11), tint(c, PINK, 0.5))
-    _hat(b, p, -0.42, 0.14 + 0.33 * head, 0.26)
+    hat(b, p, -0.42, 0.14 + 0.33 * head, 0.26)
 
 
 def _rabbit(b: Builder, p: Plan) -> None:
@@ -194,12 +198,12 @@ def _rabbit(b: Builder, p: Plan) -> None:
     b.ball((0, -0.2, 0.06), (0.36 * head, 0.35 * head, 0.33 * head), c)
     b.ball((0.18, -0.08, 0.3 + 0.36 * ear), (0.13, 0.1, 0.4 * ear), c, (0, 8, 0), mirror=True)
     b.ball((0.18, -0.15, 0.3 + 0.36 * ear), (0.08, 0.06, 0.31 * ear), PINK, (0, 8, 0), mirror=True)
-    _eyes(b, 0.18 * head, -0.2 - 0.27 * head, 0.14, 0.12)
+    eyes(b, 0.18 * head, -0.2 - 0.27 * head, 0.14, 0.12)
     b.ball((0, -0.22 - 0.32 * head, -0.04), (0.15, 0.09, 0.1), tint(c, WHITE, 0.6))
     b.ball((0, -0.3 - 0.32 * head, 0.0), (0.07, 0.05, 0.05), PINK)
     b.ball((0, 0.7, -0.4), 0.19 * p.vary(), WHITE)
     b.ball((0.2, -0.26, -0.72), (0.14, 0.24, 0.12), tint(c, WHITE, 0.4), mirror=True)
-    _hat(b, p, -0.16, 0.06 + 0.31 * head, 0.25)
+    hat(b, p, -0.16, 0.06 + 0.31 * head, 0.25)
 
 
 def _robot(b: Builder, p: Plan) -> None:
@@ -220,10 +224,11 @@ def _robot(b: Builder, p: Plan) -> None:
     b.ball((0.42 + 0.12 * arm, 0, -0.52), 0.15 * arm, STEEL, mirror=True)
     b.box((0.19, -0.04, -0.72), (0.14, 0.2, 0.22), tint(c, DARK, 0.4), mirror=True)
     b.box((0, 0.37, -0.1), (0.27, 0.13, 0.27 * p.vary()), STEEL)
-    _hat(b, p, 0, 0.75, 0.34)
+    hat(b, p, 0, 0.75, 0.34)
 
 
-def _wheels(b: Builder, x: float, ys: tuple[float, ...], z: float, radius: float) -> None:
+def wheels(b: Builder, x: float, ys: tuple[float, ...], z: float, radius: float) -> None:
+    """Wheels on both sides at each of ``ys``."""
     for y in ys:
         b.rod((x, y, z), (radius, radius, 0.1), DARK, (0, 90, 0), mirror=True)
         b.rod((x + 0.03, y, z), (0.5 * radius, 0.5 * radius, 0.1), STEEL, (0, 90, 0), mirror=True)
@@ -240,7 +245,7 @@ def _car(b: Builder, p: Plan) -> None:
     b.box((0, -0.86 * length, -0.24), (0.2, 0.03, 0.08), DARK)
     b.box((0.29, 0.86 * length, -0.1), (0.12, 0.03, 0.08), STOP, mirror=True)
     b.box((0, 0.86 * length, -0.18), (0.14, 0.03, 0.08), WHITE)
-    _wheels(b, 0.4, (-0.54 * length, 0.54 * length), -0.34, 0.22 * p.part)
+    wheels(b, 0.4, (-0.54 * length, 0.54 * length), -0.34, 0.22 * p.part)
 
 
 def _truck(b: Builder, p: Plan) -> None:
@@ -255,7 +260,7 @@ def _truck(b: Builder, p: Plan) -> None:
     b.box((0, 0.34, 0.6 * cargo), (0.46, 0.61, 0.07), p.second(tint(c, WHITE, 0.5)))
     b.box((0, 0.94, 0.1 * cargo), (0.03, 0.02, 0.4 * cargo), DARK)
     b.box((0.3, 0.95, -0.33), (0.12, 0.03, 0.07), STOP, mirror=True)
-    _wheels(b, 0.37, (-0.55, 0.25, 0.68), -0.46, 0.2 * p.part)
+    wheels(b, 0.37, (-0.55, 0.25, 0.68), -0.46, 0.2 * p.part)
 
 
 def _train(b: Builder, p: Plan) -> None:
@@ -271,7 +276,7 @@ def _train(b: Builder, p: Plan) -> None:
     b.ball((0, -0.05, 0.3), (0.14, 0.14, 0.13), LAMP)
     b.box((0, 0.02, -0.38), (0.34, 0.86, 0.07), STEEL)
     b.rod((0, -0.84, -0.5), (0.36, 0.18, 0.13), STOP, taper=0.6)
-    _wheels(b, 0.36, (-0.5, 0.02, 0.54), -0.46, 0.21 * p.part)
+    wheels(b, 0.36, (-0.5, 0.02, 0.54), -0.46, 0.21 * p.part)
 
 
 def _chair(b: Builder, p: Plan) -> None:

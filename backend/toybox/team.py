@@ -1,16 +1,18 @@
-"""Small parts of a training run: time budget, processes that share the work, steps, averages, checkpoints, logs."""
+"""A training run: time budget, processes that share the work, steps, averaged weights, checkpoints, logs."""
 
 from __future__ import annotations
 
 import json
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed
+import torch.multiprocessing
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -55,6 +57,75 @@ class Clock:
         self.used += now - self.last
         self.last = now
         return self.used / self.budget if self.budget else 1.0
+
+
+@dataclass(frozen=True)
+class Course:
+    """How long and how fast one set of weights is trained."""
+
+    minutes: float
+    learning_rate: float
+    ema: float = 0.999
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    log_every: int = 200
+    """Steps."""
+    save_every: float = 90.0
+    """Seconds."""
+
+
+def fit(
+    loss_at: Callable[[float], tuple[Tensor, dict[str, Tensor]]],
+    parameters: list[nn.Parameter],
+    parts: dict[str, nn.Module],
+    course: Course,
+    path: Path,
+    team: Team,
+) -> None:
+    """Train ``parameters``, of ``parts``, until the course's minutes are used; then put their averages in place.
+
+    ``loss_at`` draws a batch and gives the loss and figures to log, at a progress in [0, 1]. What lies in ``path`` is
+    resumed.
+    """
+    device = parameters[0].device
+    average = [p.detach().clone() for p in parameters]
+    optimizer = torch.optim.AdamW(
+        parameters, course.learning_rate, betas=course.betas, weight_decay=course.weight_decay
+    )
+    state = load(path, **parts, optimizer=optimizer)
+    average = [a.to(device) for a in state.get("average", average)]
+    clock, step = Clock(course.minutes, state.get("used", 0.0)), int(state.get("step", 0))
+    progress, saved, started = clock.tick(), time.monotonic(), step
+    while progress < 1:
+        set_rate(optimizer, course.learning_rate * rate_factor(progress))
+        loss, figures = loss_at(progress)
+        progress = step_with(optimizer, loss, parameters, team, clock.tick())
+        step += 1
+        average_in(average, parameters, step, course.ema)
+        if team.leads and step % course.log_every == 0:
+            log(path, step, clock.used, loss=float(loss.detach()), **{k: float(v) for k, v in figures.items()})
+        if team.leads and time.monotonic() - saved > course.save_every:
+            save(path, step, clock.used, average, **parts, optimizer=optimizer)
+            saved = time.monotonic()
+    if team.leads and step > started:
+        save(path, step, clock.used, average, **parts, optimizer=optimizer)
+    adopt(parameters, average)
+
+
+def launch(train: Callable[..., None], processes: int, out: Path, *arguments: Any) -> None:
+    """Run ``train(team, out, *arguments)`` in as many processes as asked for; one runs here."""
+    if processes == 1:
+        train(Team(), out, *arguments)
+        return
+    (out / "rendezvous").unlink(missing_ok=True)
+    torch.multiprocessing.spawn(_member, (train, processes, out, *arguments), processes)
+
+
+def _member(rank: int, train: Callable[..., None], processes: int, out: Path, *arguments: Any) -> None:
+    torch.set_num_threads(1)
+    place = f"file://{out.resolve() / 'rendezvous'}"
+    torch.distributed.init_process_group("gloo", init_method=place, rank=rank, world_size=processes)
+    train(Team(rank, processes), out, *arguments)
 
 
 def rate_factor(progress: float, warm: float = 0.01, fall: float = 0.35) -> float:

@@ -9,23 +9,20 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import math
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed
-import torch.multiprocessing
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..guidance.camera_projection import CameraProjection
 from .batches import Batches, all_captions
 from .dataset import Bias, Pictures, make_pictures
-from .encoder import POSTERIOR_STD, PatchEncoder, set_linear_encoder
+from .diffusion import noised, posterior_sample, shaping_timesteps
+from .encoder import PatchEncoder, set_linear_encoder
 from .model import (
     IMAGE_SIZE,
     LATENT_CHANNELS,
@@ -38,15 +35,11 @@ from .model import (
     save_folder,
     token_ids,
 )
-from .team import Clock, Team, adopt, average_in, load, log, precision, rate_factor, save, set_rate, step_with
+from .team import Course, Team, fit, launch, precision
 
 DECODER_BATCH = 16
 TOLD_SHARE = 0.4
 """Share of the pictures whose camera is told; the rest have words alone."""
-SHAPING = (0.3, 0.95)
-"""Share of the schedule where shape and view are decided; four in five timesteps are drawn there."""
-
-
 BIAS = Bias()
 
 
@@ -61,7 +54,7 @@ class Recipe:
     minutes: float = 120.0
     learning_rate: float = 8e-4
     decoder_learning_rate: float = 2e-3
-    honest_share: float = 0.8
+    honest_share: float = 0.87
     """Share of the training, from its start, whose captions name views rightly; the bias comes after.
 
     Words that are nearly always wrong teach nothing: under biased captions alone views were unheard after
@@ -80,48 +73,36 @@ def train_decoder(batches: Batches, patches: PatchEncoder, vae: Any, recipe: Rec
     parameters = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
     for parameter in parameters:
         parameter.requires_grad_(True)
-    average = [p.detach().clone() for p in parameters]
-    optimizer = torch.optim.AdamW(parameters, recipe.decoder_learning_rate, weight_decay=0.0)
-    state = load(path, vae=vae, optimizer=optimizer)
-    average = [a.to(batches.device) for a in state.get("average", average)]
-    clock, step = Clock(recipe.decoder_minutes, state.get("used", 0.0)), int(state.get("step", 0))
-    progress, saved = clock.tick(), time.monotonic()
-    while progress < 1:
-        set_rate(optimizer, recipe.decoder_learning_rate * rate_factor(progress))
+
+    def loss_at(_: float) -> tuple[Tensor, dict[str, Tensor]]:
         images = batches.draw(DECODER_BATCH // team.size)[0]
         latents = posterior_sample(patches, images, batches.rng)
         with precision(batches.device):
             error = vae.decode(latents).sample.float() - images
-        loss = (error**2).mean() + 0.05 * error.abs().mean()
-        progress = step_with(optimizer, loss, parameters, team, clock.tick())
-        step += 1
-        average_in(average, parameters, step, recipe.ema)
-        if team.leads and step % 200 == 0:
-            log(path, step, clock.used, loss=float(loss.detach()), psnr=10 * math.log10(4 / float((error**2).mean())))
-        if team.leads and (progress >= 1 or time.monotonic() - saved > 60):
-            save(path, step, clock.used, average, vae=vae, optimizer=optimizer)
-            saved = time.monotonic()
-    adopt(parameters, average)
+        square = (error**2).mean()
+        return square + 0.05 * error.abs().mean(), {"psnr": 10 * (4 / square.detach()).log10()}
+
+    course = Course(recipe.decoder_minutes, recipe.decoder_learning_rate, recipe.ema, save_every=60)
+    fit(loss_at, parameters, {"vae": vae}, course, path, team)
     vae.requires_grad_(False)
 
 
 @dataclass
 class Denoiser:
-    """The networks trained together, and the averaged copy of their weights."""
+    """The networks trained together."""
 
     unet: nn.Module
     text_encoder: nn.Module
     projection: CameraProjection
 
+    @property
+    def parts(self) -> dict[str, nn.Module]:
+        """By the names of their states in a checkpoint."""
+        return {"unet": self.unet, "text": self.text_encoder, "projection": self.projection}
+
     def parameters(self) -> list[nn.Parameter]:
         """Of all three."""
-        return [p for m in (self.unet, self.text_encoder, self.projection) for p in m.parameters()]
-
-
-def posterior_sample(patches: PatchEncoder, images: Tensor, rng: torch.Generator) -> Tensor:
-    """Latents [B, 16, 16, 16] as the VAE's encoder would draw them."""
-    mean = patches.latents(images)
-    return mean + POSTERIOR_STD * torch.randn(mean.shape, generator=rng, device=mean.device)
+        return [p for m in self.parts.values() for p in m.parameters()]
 
 
 def train_denoiser(
@@ -135,44 +116,16 @@ def train_denoiser(
     )
     if device.type == "cuda":
         nets.unet.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    average = [p.detach().clone() for p in nets.parameters()]
-    optimizer = torch.optim.AdamW(nets.parameters(), recipe.learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
-    state = load(path, unet=nets.unet, text=nets.text_encoder, projection=nets.projection, optimizer=optimizer)
-    average = [a.to(device) for a in state.get("average", average)]
     alphas = make_scheduler().alphas_cumprod.to(device)
     tokens = token_ids(tokenizer, all_captions()).to(device)
-    used, step = state.get("used", 0.0), int(state.get("step", 0))
-    clock, saved = Clock(recipe.minutes, used), time.monotonic()
 
-    def keep() -> None:
-        save(
-            path,
-            step,
-            clock.used,
-            average=average,
-            unet=nets.unet,
-            text=nets.text_encoder,
-            projection=nets.projection,
-            optimizer=optimizer,
-        )
-
-    progress = clock.tick()
-    started = step
-    while progress < 1:
-        set_rate(optimizer, recipe.learning_rate * rate_factor(progress))
+    def loss_at(progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         batches.bias = BIAS.honest if progress < recipe.honest_share else BIAS
-        loss = _denoising_loss(nets, batches, patches, tokens, alphas, recipe.batch // team.size, recipe.no_text)
-        progress = step_with(optimizer, loss, nets.parameters(), team, clock.tick())
-        step += 1
-        average_in(average, nets.parameters(), step, recipe.ema)
-        if team.leads and step % 200 == 0:
-            log(path, step, clock.used, loss=float(loss.detach()))
-        if team.leads and time.monotonic() - saved > 90:
-            keep()
-            saved = time.monotonic()
-    if team.leads and step > started:
-        keep()
-    adopt(nets.parameters(), average)
+        count = recipe.batch // team.size
+        return _denoising_loss(nets, batches, patches, tokens, alphas, count, recipe.no_text), {}
+
+    course = Course(recipe.minutes, recipe.learning_rate, recipe.ema, (0.9, 0.99), weight_decay=0.01)
+    fit(loss_at, nets.parameters(), nets.parts, course, path, team)
     return nets
 
 
@@ -188,10 +141,8 @@ def _denoising_loss(
     images, features, pick = batches.draw(count)
     captions = batches.captions(pick).masked_fill(batches.chance(count, no_text), len(tokens) - 1)
     clean = posterior_sample(patches, images, batches.rng)
-    noise = torch.randn(clean.shape, generator=batches.rng, device=batches.device)
-    t = _timesteps(batches, count, len(alphas))
-    a = alphas[t][:, None, None, None]
-    noisy, target = a.sqrt() * clean + (1 - a).sqrt() * noise, a.sqrt() * noise - (1 - a).sqrt() * clean
+    t = shaping_timesteps(count, len(alphas), batches.rng)
+    noisy, target = noised(clean, t, alphas, batches.rng)
     with precision(batches.device):
         words = nets.text_encoder(tokens[captions])[0]
         half = round(count * TOLD_SHARE)
@@ -200,14 +151,6 @@ def _denoising_loss(
             (nets.unet(noisy[:half], t[:half], told).sample, nets.unet(noisy[half:], t[half:], words[half:]).sample)
         )
     return F.mse_loss(predicted.float(), target)
-
-
-def _timesteps(batches: Batches, count: int, total: int) -> Tensor:
-    share = torch.rand(count, generator=batches.rng, device=batches.device)
-    low, high = SHAPING
-    shaping = low + (high - low) * torch.rand(count, generator=batches.rng, device=batches.device)
-    share = torch.where(batches.chance(count, 0.8), shaping, share)
-    return (share * total).long()
 
 
 def load_pictures(path: Path, recipe: Recipe, bias: Bias) -> Pictures:
@@ -240,11 +183,7 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     pictures = load_pictures(out / "pictures.npz", recipe, BIAS)
     fit_encoder(pictures, recipe, out / "encoder.pt")
-    if recipe.processes == 1:
-        _train(0, out, device, recipe)
-        return
-    (out / "rendezvous").unlink(missing_ok=True)
-    torch.multiprocessing.spawn(_train, (out, device, recipe), recipe.processes)
+    launch(_train, recipe.processes, out, device, recipe)
 
 
 def fit_encoder(pictures: Pictures, recipe: Recipe, path: Path) -> PatchEncoder:
@@ -255,16 +194,11 @@ def fit_encoder(pictures: Pictures, recipe: Recipe, path: Path) -> PatchEncoder:
     return PatchEncoder(**torch.load(path, weights_only=True))
 
 
-def _train(rank: int, out: Path, device: torch.device, recipe: Recipe) -> None:
-    team = Team(rank, recipe.processes)
-    if team.size > 1:
-        torch.set_num_threads(1)
-        place = f"file://{out.resolve() / 'rendezvous'}"
-        torch.distributed.init_process_group("gloo", init_method=place, rank=rank, world_size=team.size)
+def _train(team: Team, out: Path, device: torch.device, recipe: Recipe) -> None:
     torch.backends.cudnn.benchmark = True
     pictures = load_pictures(out / "pictures.npz", recipe, BIAS)
-    batches = Batches(pictures, BIAS, device, recipe.seed + 1000 * rank)
-    tokenizer = make_tokenizer(out / f"tokenizer-{rank}")
+    batches = Batches(pictures, BIAS, device, recipe.seed + 1000 * team.rank)
+    tokenizer = make_tokenizer(out / f"tokenizer-{team.rank}")
     patches = fit_encoder(pictures, recipe, out / "encoder.pt")
     torch.manual_seed(recipe.seed)
     vae = make_vae().requires_grad_(False)

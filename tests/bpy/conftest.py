@@ -85,3 +85,16 @@ def backend_python(stand_in: Path, tmp_path: Path) -> Path:
     addon.python = str(stand_in)
     addon.results = str(tmp_path / "jobs")
     return stand_in
+
+
+@pytest.fixture
+def command(extension: Any, stand_in: Path, tmp_path: Path) -> Any:
+    """The command line, with the stand-in as the backend's Python; results in the test's folder."""
+    module = extension("bridge.command_line")
+
+    def run(*arguments: str, prompt: str = "a red duck") -> int:
+        return module.main(
+            ["generate", "--prompt", prompt, "--python", str(stand_in), "--out", str(tmp_path / "out"), *arguments]
+        )
+
+    return run

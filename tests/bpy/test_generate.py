@@ -19,19 +19,6 @@ from tests.bpy.blender import Matrix, Vector, bpy
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture
-def command(extension: Any, stand_in: Path, tmp_path: Path) -> Any:
-    """The command line, with the stand-in as the backend's Python; results in the test's folder."""
-    module = extension("bridge.command_line")
-
-    def run(*arguments: str, prompt: str = "a red duck") -> int:
-        return module.main(
-            ["generate", "--prompt", prompt, "--python", str(stand_in), "--out", str(tmp_path / "out"), *arguments]
-        )
-
-    return run
-
-
 def test_the_operator_blocks_and_places_the_result(backend_python: Path, settings: Any, tmp_path: Path) -> None:
     settings.prompt = "a red duck"
     assert bpy.ops.dreamlathe.generate() == {"FINISHED"}

@@ -61,6 +61,9 @@ def requests_of(module: Any) -> st.SearchStrategy[Any]:
         guidance=section(module.GuidanceSettings),
         optimize=section(module.OptimizeSettings),
         mesh=section(module.MeshSettings),
+        view_model=text.filter(str.strip),
+        view_guidance=section(module.ViewGuidanceSettings),
+        reference=section(module.ReferenceSettings),
     )
 
 
@@ -90,7 +93,7 @@ def test_choosing_a_preset_sets_optimization_and_mesh_alone(extension: Any, sett
         assert (request.prompt, request.guidance.guidance_scale) == ("a cat", 7.0)
 
 
-@pytest.mark.parametrize("name", ["orbit", "guidance", "optimize", "mesh"])
+@pytest.mark.parametrize("name", ["orbit", "guidance", "optimize", "mesh", "view_guidance", "reference"])
 def test_every_setting_is_there_with_its_bounds_and_a_sentence(settings: Any, name: str) -> None:
     kind: Any = type(getattr(plain.Request(prompt="a"), name))
     properties = getattr(settings, name).bl_rna.properties

@@ -19,7 +19,7 @@ from backend.events import Event, Message, Preview, Progress
 from backend.field import Field
 from backend.guidance import GuidanceResult
 from backend.health import PATIENCE
-from backend.optimize import loop, optimize
+from backend.optimize import loop, losses, optimize
 from backend.rendering import OccupancyGrid, Renderer, Shading, linear_to_srgb
 from backend.request import FixedCamera, Request
 from tests.unit.silhouette import RED, SilhouetteGuidance, silhouettes, small_request
@@ -328,11 +328,11 @@ def test_a_restarted_run_resumes_to_the_same_result(tmp_path: Path) -> None:
 
 def test_losses_are_those_of_the_papers() -> None:
     opacity = torch.tensor([0.0, 0.5, 1.0])
-    assert loop.opacity_loss(opacity) == pytest.approx(float(np.mean(np.sqrt(np.array([0, 0.25, 1]) + 0.01))))
-    assert loop.entropy_loss(torch.tensor([0.5])) == pytest.approx(1.0)
-    assert loop.entropy_loss(torch.tensor([0.0, 1.0, 1.0 + 1e-6])) == pytest.approx(0.0, abs=1e-3)
+    assert losses.opacity_loss(opacity) == pytest.approx(float(np.mean(np.sqrt(np.array([0, 0.25, 1]) + 0.01))))
+    assert losses.entropy_loss(torch.tensor([0.5])) == pytest.approx(1.0)
+    assert losses.entropy_loss(torch.tensor([0.0, 1.0, 1.0 + 1e-6])) == pytest.approx(0.0, abs=1e-3)
     edge = torch.tensor([0.0, 1.0], requires_grad=True)
-    loop.entropy_loss(edge).backward()
+    losses.entropy_loss(edge).backward()
     assert edge.grad is not None
     assert torch.isfinite(edge.grad).all()
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from backend import request as module
 from backend.errors import RequestError
+from backend.reference import ReferenceImage
 from backend.request import FixedCamera, MeshSettings, OptimizeSettings, OrbitRig, Request, preset
 
 GROUPS: dict[str, Any] = {
@@ -23,6 +24,8 @@ GROUPS: dict[str, Any] = {
     "guidance": module.GuidanceSettings,
     "optimize": OptimizeSettings,
     "mesh": MeshSettings,
+    "view_guidance": module.ViewGuidanceSettings,
+    "reference": module.ReferenceSettings,
 }
 IDENTITY = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 3.0), (0.0, 0.0, 0.0, 1.0))
 CAMERA = FixedCamera(camera_to_world=IDENTITY, focal=(2.7, 2.7), name="Camera")
@@ -62,6 +65,8 @@ def requests(draw: st.DrawFn) -> Request:
         seed=draw(st.integers(0, 2**31 - 1)),
         preset=draw(st.sampled_from(["draft", "standard", "high"])),
         cameras=draw(st.sampled_from([(), (camera,), (camera, CAMERA)])),
+        references=draw(st.sampled_from([(), (ReferenceImage("a.png", 30.0, camera=camera), ReferenceImage("b.png"))])),
+        view_model=draw(TEXT),
         **{name: draw(_groups(kind)) for name, kind in GROUPS.items()},
     )
 

@@ -31,7 +31,8 @@ def test_the_page_is_current(maker: ModuleType) -> None:
 def test_every_setting_has_a_sentence_and_a_row(maker: ModuleType) -> None:
     page = maker.page()
     groups = {"orbit": request.OrbitRig, "guidance": request.GuidanceSettings, "optimize": request.OptimizeSettings}
-    for group, kind in {**groups, "mesh": request.MeshSettings}.items():
+    groups |= {"mesh": request.MeshSettings, "view_guidance": request.ViewGuidanceSettings}
+    for group, kind in {**groups, "reference": request.ReferenceSettings}.items():
         texts = maker.sentences(kind)
         for item in dataclasses.fields(kind):
             assert texts[item.name].endswith(".")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from backend.meshing.mesh import Booleans
-from backend.meshing.solidify import DIRECTIONS, hollow
+from backend.meshing.solidify import hollow
+from backend.rendering.openness import DIRECTIONS, openness
 
 SIZE = 48
 AXIS = np.linspace(-1, 1, SIZE)
@@ -40,3 +41,13 @@ def test_a_bowl_and_the_space_between_legs_stay_open() -> None:
 def test_every_direction_counts_once() -> None:
     assert len(set(DIRECTIONS)) == 26
     assert not hollow(np.zeros((8, 8, 8), bool)).any()
+
+
+def test_openness_tells_dents_from_flat_ground() -> None:
+    ball = RADIUS < 0.8
+    dent = ball & (np.sqrt(X**2 + (Y + 0.9) ** 2 + Z**2) < 0.5)
+    seen = openness(ball & ~dent)
+    deep = dent & (RADIUS < 0.65)
+    assert seen[deep].max() <= 13
+    assert (seen[~ball] >= 13).mean() > 0.95
+    assert not seen[ball & ~dent].any()

@@ -38,32 +38,47 @@ TENSOR_MODULES = {
 }
 OWN_MODULES = {"backend", "dreamlathe", "bl_ext", "bridge", "operators", "panels", "preferences", "properties"}
 TENSOR_FOLDERS = {"backend", "tests", "benchmarks"}
-BLENDER_SIDE_MAY_IMPORT = {"errors", "settings", "request", "events", "cameras"}
+BLENDER_SIDE_MAY_IMPORT = {"errors", "settings", "reference", "request", "events", "cameras"}
 
 # The rooms of the backend from left to right: a room may import what stands left of it …
 FLOW = (
-    *("errors", "settings", "request", "events", "files", "threads", "cameras", "picture"),
+    *("errors", "settings", "reference", "request", "events", "files", "threads", "cameras"),
+    *("picture", "reference_files"),
     *("field", "rendering", "guidance", "meshing"),
-    *("schedules", "health", "checkpoint", "continuation", "optimize", "job", "toybox"),
+    *("schedules", "health", "checkpoint", "continuation", "optimize", "job_log", "job", "toybox"),
 )
+_PICTURES = ("picture", "reference_files")
 # … but for these, which do not know each other.
 STRANGERS = {
     "picture": {"settings", "events", "threads"},
-    "field": {"events", "cameras", "picture"},
-    "rendering": {"events", "picture"},
-    "guidance": {"events", "picture", "field", "rendering"},
-    "meshing": {"events", "picture", "guidance"},
-    "schedules": {"picture", "field", "rendering", "guidance", "meshing"},
-    "health": {"picture", "guidance", "meshing"},
-    "checkpoint": {"picture", "guidance", "meshing"},
-    "continuation": {"picture", "field", "rendering", "guidance", "meshing"},
+    "field": {"events", "cameras", *_PICTURES},
+    "rendering": {"events", *_PICTURES},
+    "guidance": {"events", *_PICTURES, "field", "rendering"},
+    "meshing": {"events", *_PICTURES, "guidance"},
+    "schedules": {*_PICTURES, "field", "rendering", "guidance", "meshing"},
+    "health": {*_PICTURES, "guidance", "meshing"},
+    "checkpoint": {*_PICTURES, "guidance", "meshing"},
+    "continuation": {*_PICTURES, "field", "rendering", "guidance", "meshing"},
     "optimize": {"meshing"},
-    "toybox": {"events", "field", "rendering", "schedules", "health", "checkpoint", "continuation", "optimize", "job"},
+    "job_log": {*_PICTURES, "field", "rendering", "guidance", "meshing", "optimize"},
+    "toybox": {
+        "reference_files",
+        "events",
+        "field",
+        "rendering",
+        "schedules",
+        "health",
+        "checkpoint",
+        "continuation",
+        "optimize",
+        "job_log",
+        "job",
+    },
 }
 WAYS_IN = {"worker", "cli", "doctor", "__main__"}
-STANDARD_LIBRARY_ONLY = {"errors", "settings", "request", "events", "files"}
+STANDARD_LIBRARY_ONLY = {"errors", "settings", "reference", "request", "events", "files", "job_log"}
 NUMPY_ONLY = {"cameras"}
-WITHOUT_TENSORS = {"picture"}
+WITHOUT_TENSORS = {"picture", "reference_files"}
 
 
 @dataclass(frozen=True)

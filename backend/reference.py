@@ -1,0 +1,216 @@
+"""Pictures of the object as a request names them: files, cameras, and how much they count. Standard library only.
+
+A picture's camera is one of the scene's, or a pose on the orbit. The file's content decides the result, not its place:
+when a job starts, :attr:`ReferenceImage.content` is filled in, and from then on nothing else will do for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from .errors import RequestError
+from .settings import bounded
+
+MOST_REFERENCES = 64
+
+
+@dataclass(frozen=True)
+class FixedCamera:
+    """One camera of the scene, in the rig's space (ball of radius 1 at the origin)."""
+
+    camera_to_world: tuple[tuple[float, float, float, float], ...]
+    """4×4, rows; Blender's axes (looks down −Z, +Y up); rotation and translation only."""
+    focal: tuple[float, float]
+    """Normalised: a camera-space point lands at focal · (X, Y) / −Z + center, in [−1, 1]."""
+    center: tuple[float, float] = (0.0, 0.0)
+    """Principal point, normalised."""
+    name: str = ""
+    """The camera's name, for people."""
+
+
+@dataclass(frozen=True)
+class ReferenceImage:
+    """A picture of the object and the camera it is seen from.
+
+    The pose (degrees; lengths in radii of the object's ball) is that of a camera which looks at the ball's middle.
+    """
+
+    file: str
+    """PNG, JPEG, WebP, TIFF, BMP or GIF."""
+    azimuth: float = bounded(0.0, -180.0, 180.0)
+    """0 is the front (−Y), 90 is seen from +X."""
+    elevation: float = bounded(0.0, -90.0, 90.0)
+    """90 is straight above."""
+    distance: float = bounded(3.0, 1.05, 100.0)
+    """From the ball's centre."""
+    field_of_view: float = bounded(40.0, 1.0, 150.0)
+    """Of the picture, padded to a square."""
+    camera: FixedCamera | None = None
+    """The camera itself, instead of the pose; its picture is the smallest square that holds the file's."""
+    weight: float = bounded(1.0, 1e-3, 1e3)
+    """How much it counts beside other pictures."""
+    depth: str = ""
+    """File of its depth: 16-bit grey, float TIFF or .npy; larger is farther, in any unit."""
+    normals: str = ""
+    """File of its normals, in the camera's axes: colours, n = 2·colour − 1, or .npy."""
+    cutout: Literal["auto", "transparency", "rembg", "plain"] = "auto"
+    """How the object is told from its background; auto tries each."""
+    framing: Literal["auto", "object", "as-is"] = "auto"
+    """Whether the object is moved and scaled to fill the ball as the pose sees it, or the picture is what the camera
+    saw; auto is as-is where a camera is given, and object elsewhere."""
+    name: str = ""
+    """The file's own name, for people; filled in when the job starts."""
+    content: str = ""
+    """SHA-256 of what the files hold; filled in when the job starts."""
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        return Path(self.name or self.file).stem
+
+    @property
+    def is_as_is(self) -> bool:
+        """Whether the picture is what the camera saw."""
+        return self.camera is not None if self.framing == "auto" else self.framing == "as-is"
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Its files, by the field that names them; those that are given."""
+        return {field: path for field in ("file", "depth", "normals") if (path := getattr(self, field))}
+
+    def by_content(self) -> ReferenceImage:
+        """A copy that is equal wherever the same files lie; self where the content is not known yet."""
+        if not self.content:
+            return self
+        given = {field: field for field in self.files}
+        return dataclasses.replace(self, **given, name="")
+
+
+@dataclass(frozen=True)
+class ReferenceSettings:
+    """How much the pictures themselves count, beside what a model makes of them, and how they are looked at.
+
+    Losses are means over rays. Beside a guidance of weight 1, threestudio gives colours 5000 (500 to 0.1) and the mask
+    500, stable-dreamfusion 1000, 500 and depth 10, on every fourth step and alone.
+    """
+
+    colour_weight: float = bounded(5000.0, 0.0, 1e6)
+    """Of the squared error of sRGB colours, before one random background."""
+    mask_weight: float = bounded(1000.0, 0.0, 1e6)
+    """Of the squared error of the opacity."""
+    depth_weight: float = bounded(50.0, 0.0, 1e6)
+    """Of 1 − r, the correlation with a given depth (Pearson's: scale and shift do not count)."""
+    normal_weight: float = bounded(50.0, 0.0, 1e6)
+    """Of 1 − the cosine to given normals."""
+    ramp: float = bounded(0.25, 0.0, 1.0)
+    """Share of the run over which the weights of depth and normals grow from nothing."""
+    interval: int = bounded(1, 1, 1000)
+    """Steps from one look at the pictures to the next."""
+    alone: bool = False
+    """Steps that look at the pictures do not ask the models."""
+    rays: int = bounded(48, 8, 512)
+    """Side of the square of rays that such a step casts, shared by the pictures; each ray is drawn anew."""
+    jitter: float = bounded(0.5, 0.0, 8.0)
+    """Half-width, in pixels, of the uniform offset of a ray from its pixel's middle."""
+    resolution: int = bounded(128, 16, 1024)
+    """Side, in pixels, of the pictures as they are compared."""
+    resolution_start: int = bounded(64, 16, 1024)
+    """The same at the start; it doubles, at even steps in the first half of the run."""
+
+
+def check_references(references: Sequence[ReferenceImage]) -> None:
+    """Raise RequestError for pictures that contradict themselves; their files are not looked at."""
+    if len(references) > MOST_REFERENCES:
+        raise RequestError(f"There are {len(references)} pictures.", f"{MOST_REFERENCES} are the most.")
+    for index, each in enumerate(references):
+        name = f"references[{index}]"
+        if not each.file.strip():
+            raise RequestError(f"{name} has no file.", "Name a picture's file.")
+        if each.camera is not None:
+            check_camera(each.camera, f"{name}.camera")
+            if each.framing == "object":
+                raise RequestError(
+                    f"{name} has a camera, which sees the object where it is.", "Leave its framing at auto."
+                )
+
+
+def check_camera(camera: FixedCamera, name: str) -> None:
+    """Finite, with a lens, and placed by a rotation and a translation that can be told from the world's origin."""
+    rows = camera.camera_to_world
+    if len(rows) != 4:
+        raise RequestError(f"{name}.camera_to_world is not 4×4.", "Give four rows of four numbers.")
+    numbers = [n for row in rows for n in row] + [*camera.focal, *camera.center]
+    if not all(abs(n) <= 1e6 for n in numbers) or min(camera.focal) < 1e-3:
+        raise RequestError(f"{name} has a value that is not finite, or no focal length.", "Check the camera.")
+    axes = [[row[i] for row in rows[:3]] for i in range(3)]
+    for i, j in ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2)):
+        product = sum(a * b for a, b in zip(axes[i], axes[j], strict=True))
+        if abs(product - (i == j)) > 1e-3:
+            raise RequestError(f"{name}.camera_to_world is scaled or sheared.", "Apply the camera's scale.")
+    if max(abs(a - b) for a, b in zip(rows[3], (0, 0, 0, 1), strict=True)) > 1e-6:
+        raise RequestError(f"{name}.camera_to_world ends in {list(rows[3])}.", "Its last row must be 0, 0, 0, 1.")
+
+
+def resolved(references: Sequence[ReferenceImage], folder: Path) -> tuple[ReferenceImage, ...]:
+    """Pictures whose relative paths are those of ``folder``, as a request's file means them."""
+    return tuple(
+        dataclasses.replace(each, **{field: str(folder / path) for field, path in each.files.items()})
+        for each in references
+    )
+
+
+_POSES = {"azimuth": "DEG", "elevation": "DEG", "distance": "RADII", "fov": "DEG", "weight": "W"}
+_FIELDS = {"fov": "field_of_view", "normal": "normals"}
+"""Fields that an option has a shorter name for."""
+
+
+class _PictureAction(argparse.Action):
+    """Begins a picture, or says something of the one that was begun last."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: str | None = None) -> None:
+        pictures: list[dict[str, Any]] = list(getattr(namespace, "images", None) or [])
+        name = (option or "").lstrip("-")
+        if name == "image":
+            pictures.append({"file": values})
+        elif not pictures:
+            parser.error(f"{option} belongs to a picture: write it after --image FILE")
+        else:
+            field = _FIELDS.get(name, name.replace("-", "_"))
+            pictures[-1] = {**pictures[-1], field: _number(parser, option, values) if name in _POSES else values}
+        namespace.images = pictures
+
+
+def add_picture_options(parser: Any) -> None:
+    """Give a command the options ``--image FILE`` and those that say more of the picture before them."""
+    group = parser.add_argument_group("pictures", "each option speaks of the --image before it")
+
+    def add(name: str, metavar: str, text: str) -> None:
+        group.add_argument(name, action=_PictureAction, dest="images", default=None, metavar=metavar, help=text)
+
+    add("--image", "FILE", "a picture of the object; may be given again")
+    add("--azimuth", "DEG", "it is seen from there: 0 (default) is the front, 90 from +X")
+    add("--elevation", "DEG", "0 (default) to 90, straight above")
+    add("--distance", "RADII", "of the camera, in radii of the object's ball (default: 3)")
+    add("--fov", "DEG", "field of view of the picture, padded to a square (default: 40)")
+    add("--depth", "FILE", "its depth: 16-bit grey, float TIFF or .npy, larger is farther")
+    add("--normal", "FILE", "its normals, in the camera's axes: colours or .npy")
+    add("--weight", "W", "how much it counts beside other pictures (default: 1)")
+    add("--cutout", "WAY", "auto (default), transparency, rembg or plain")
+    add("--framing", "HOW", "object: moved to fill the ball; as-is: what the camera saw")
+
+
+def pictures_of(options: argparse.Namespace, **defaults: Any) -> tuple[ReferenceImage, ...]:
+    """The pictures that the options name, not yet validated; ``defaults`` are fields that none of them sets."""
+    return tuple(ReferenceImage(**{**defaults, **each}) for each in options.images or ())
+
+
+def _number(parser: argparse.ArgumentParser, option: str | None, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        parser.error(f"{option} is {text!r}: it must be a number")

@@ -1,0 +1,192 @@
+"""Views of random objects before white, and pairs of them: the training set of the novel-view model."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..cameras import CameraBatch, orbit_cameras, sample_orbit
+from ..request import OrbitRig
+from .dataset import sample_light, to_srgb
+from .instances import make_instance
+from .model import IMAGE_SIZE
+from .raycast import Light, render
+from .shapes import Solids
+
+REFERENCE_AZIMUTH, REFERENCE_ELEVATION = (-70.0, 70.0), (-5.0, 35.0)
+"""Where a person would take a picture from, in degrees."""
+REFERENCES, AROUND = 3, 6
+"""Views of one object: from where pictures are taken, and from all around as the rig of a job draws them."""
+VIEWS = REFERENCES + AROUND
+OTHER_REFERENCE_SHARE = 0.2
+"""Pairs whose reference may be any view, for pictures from the side and from behind."""
+DISTANCE, FIELD_OF_VIEW = OrbitRig().distance[0], OrbitRig().field_of_view[0]
+CHUNK = 200
+_SUPERSAMPLE = 2
+
+
+@dataclass(frozen=True)
+class Views:
+    """V views of each of N objects; the first REFERENCES views of each are such as people take."""
+
+    pictures: NDArray[np.uint8]
+    """[N, V, S, S, 3] sRGB."""
+    angles: NDArray[np.float32]
+    """[N, V, 2], azimuth and elevation in degrees."""
+
+
+def sample_cameras(rng: np.random.Generator) -> CameraBatch:
+    """The V cameras of one object; all at the rig's distance, with its lens."""
+    azimuth, elevation = rng.uniform(*REFERENCE_AZIMUTH, REFERENCES), rng.uniform(*REFERENCE_ELEVATION, REFERENCES)
+    near, around = orbit_cameras(azimuth, elevation, DISTANCE, FIELD_OF_VIEW), sample_orbit(OrbitRig(), AROUND, rng)
+    return CameraBatch(
+        np.concatenate((near.camera_to_world, around.camera_to_world)),
+        np.concatenate((near.focal, around.focal)),
+        np.concatenate((near.center, around.center)),
+    )
+
+
+def picture(
+    solids: Solids, camera: CameraBatch, light: Light, size: int = IMAGE_SIZE, supersample: int = _SUPERSAMPLE
+) -> NDArray[np.float32]:
+    """The object seen by one camera: [S, S, 4] in [0, 1], sRGB with straight alpha."""
+    (fx, fy), (cx, cy) = camera.focal[0].tolist(), camera.center[0].tolist()
+    linear, cover = render(solids, camera.camera_to_world[0], (fx, fy), (cx, cy), size, light, supersample)
+    return np.concatenate((to_srgb(linear), cover[..., None]), 2)
+
+
+def before_white(rgba: NDArray[np.float32]) -> NDArray[np.float32]:
+    """[..., 4] with straight alpha to [..., 3], mixed as sRGB."""
+    return rgba[..., :3] * rgba[..., 3:] + 1 - rgba[..., 3:]
+
+
+def make_views(start: int, end: int, seed: int) -> Views:
+    """Objects ``start`` to ``end`` of a seed's endless row: the same seed gives the same row."""
+    pictures = np.empty((end - start, VIEWS, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
+    angles = np.empty((end - start, VIEWS, 2), np.float32)
+    for i in range(end - start):
+        rng = np.random.default_rng((seed, start + i))
+        solids, cameras = make_instance(rng).solids, sample_cameras(rng)
+        angles[i] = np.stack((cameras.azimuth, cameras.elevation), 1)
+        for v in range(VIEWS):
+            camera = cameras[v : v + 1]
+            seen = picture(solids, camera, sample_light(rng, camera.position[0]))
+            pictures[i, v] = np.rint(before_white(seen) * 255)
+    return Views(pictures, angles)
+
+
+def kept_views(folder: Path, count: int, seed: int, workers: int, report: Callable[[int], None]) -> Views:
+    """``count`` objects of ``seed``, rendered once and kept in ``folder``; what an interrupted run finished stays.
+
+    The pictures are mapped from their file, so that processes share them.
+    """
+    pictures, angles = folder / "pictures.npy", folder / "angles.npy"
+    if not angles.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        bounds = [(i, min(i + CHUNK, count)) for i in range(0, count, CHUNK)]
+        missing = [b for b in bounds if not _chunk(folder, *b).exists()]
+        for done, _ in enumerate(_kept_chunks(folder, missing, seed, workers), 1):
+            report(min(count, (len(bounds) - len(missing) + done) * CHUNK))
+        _join_chunks(folder, bounds, count)
+    return Views(np.load(pictures, mmap_mode="r"), np.load(angles))
+
+
+def _chunk(folder: Path, start: int, end: int) -> Path:
+    return folder / f"views-{start}-{end}.npz"
+
+
+def _kept_chunks(folder: Path, missing: list[tuple[int, int]], seed: int, workers: int) -> Iterator[None]:
+    """One item a finished chunk."""
+    if workers <= 1:
+        yield from (_keep_chunk(folder, *bounds, seed) for bounds in missing)
+        return
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        futures = [pool.submit(_keep_chunk, folder, *bounds, seed) for bounds in missing]
+        yield from (future.result() for future in as_completed(futures))
+
+
+def _keep_chunk(folder: Path, start: int, end: int, seed: int) -> None:
+    views, path = make_views(start, end, seed), _chunk(folder, start, end)
+    temporary = path.with_name(f"part-{path.name}")
+    np.savez(temporary, pictures=views.pictures, angles=views.angles)
+    temporary.replace(path)
+
+
+def _join_chunks(folder: Path, bounds: list[tuple[int, int]], count: int) -> None:
+    """All chunks as two plain arrays, the second written last: when it is there, both are whole."""
+    shape = (count, VIEWS, IMAGE_SIZE, IMAGE_SIZE, 3)
+    joined = np.lib.format.open_memmap(folder / "pictures.npy", "w+", np.uint8, shape)
+    angles = np.empty((count, VIEWS, 2), np.float32)
+    for start, end in bounds:
+        with np.load(_chunk(folder, start, end)) as stored:
+            joined[start:end], angles[start:end] = stored["pictures"], stored["angles"]
+    joined.flush()
+    np.save(folder / "angles.npy", angles)
+    for start, end in bounds:
+        _chunk(folder, start, end).unlink()
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """B views and, of the same objects, the pictures they are to be made from."""
+
+    targets: Tensor
+    """[B, 3, S, S] in [−1, 1]."""
+    references: Tensor
+    """[B, 3, S, S] in [−1, 1]."""
+    poses: Tensor
+    """[B, 4], see :func:`stable_poses`."""
+
+
+class ViewBatches:
+    """Random pairs on the device; half of them in the mirror, since everything is mirror-symmetric."""
+
+    def __init__(self, views: Views, device: torch.device, seed: int) -> None:
+        self.device, self.pictures = device, views.pictures
+        self.angles = torch.from_numpy(views.angles).to(device)
+        self.rng = torch.Generator(device).manual_seed(seed)
+
+    def draw(self, count: int) -> Pairs:
+        """``count`` pairs of two different views."""
+        objects, views = self.angles.shape[:2]
+        which = self._integers(objects, count)
+        reference = torch.where(
+            self.chance(count, OTHER_REFERENCE_SHARE), self._integers(views, count), self._integers(REFERENCES, count)
+        )
+        target = (reference + 1 + self._integers(views - 1, count)) % views
+        mirror = self.chance(count, 0.5)
+        sides = torch.where(mirror, -1.0, 1.0)[:, None] * torch.tensor((1.0, 0.0), device=self.device)
+        signs = sides + torch.tensor((0.0, 1.0), device=self.device)
+        poses = stable_poses(self.angles[which, target] * signs, self.angles[which, reference] * signs)
+        return Pairs(self._images(which, target, mirror), self._images(which, reference, mirror), poses)
+
+    def chance(self, count: int, share: float) -> Tensor:
+        """True [count] with probability ``share``."""
+        return torch.rand(count, generator=self.rng, device=self.device) < share
+
+    def _integers(self, below: int, count: int) -> Tensor:
+        return torch.randint(below, (count,), generator=self.rng, device=self.device)
+
+    def _images(self, which: Tensor, view: Tensor, mirror: Tensor) -> Tensor:
+        chosen = torch.from_numpy(self.pictures[which.cpu().numpy(), view.cpu().numpy()]).to(self.device)
+        images = chosen.permute(0, 3, 1, 2).float() / 127.5 - 1
+        return torch.where(mirror[:, None, None, None], images.flip(3), images)
+
+
+def stable_poses(targets: Tensor, references: Tensor) -> Tensor:
+    """Relative poses [B, 4] of Stable Zero123's kind, of ``targets`` [B, 2] (azimuth, elevation; degrees).
+
+    The same numbers as :func:`..guidance.relative_pose.relative_poses` gives pairs of cameras.
+    """
+    turn, rise = (torch.deg2rad(targets - references)).unbind(1)
+    polar = math.pi / 2 - torch.deg2rad(references[:, 1])
+    return torch.stack((-rise, turn.sin(), turn.cos(), polar), 1)

@@ -1,0 +1,1 @@
+"""How near a shape made from one picture comes to the truth, beside two baselines."""
