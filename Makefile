@@ -3,7 +3,7 @@
 # make help   the rest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint lint-rules lint-format lint-types format test-unit test-bpy test-bpy-all extension docs clean dev bpy
+.PHONY: help setup demo test lint lint-rules lint-format lint-types format test-unit test-bpy test-bpy-all test-blender extension repository docs clean dev bpy
 
 # The first Python that is new enough; wheels/environments.py picks per environment.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
@@ -23,6 +23,8 @@ help:
 	@echo "make lint          ruff and pyright"
 	@echo "make format        ruff's formatter, in place"
 	@echo "make test-bpy-all  the tests inside Blender under 4.2, 4.5 and 5.0"
+	@echo "make test-blender  the tests in a real Blender: BLENDER and BLENDER_WINDOW are the commands that start it"
+	@echo "make repository    the zip, and dist/repository/ to be put on any web server as an extension repository"
 	@echo "make extension     build and validate the extension's zip in dist/"
 	@echo "make docs          write the generated pages under docs/ anew"
 	@echo "make clean         remove environments, builds and results"
@@ -67,8 +69,14 @@ test-bpy-all: dev bpy
 	    DREAMLATHE_PYTHON="$(CURDIR)/$(venv)" $$folder/bin/python -m pytest tests/bpy || failed=1; \
 	done; test -z "$$failed"
 
+test-blender: dev bpy
+	DREAMLATHE_PYTHON="$(CURDIR)/$(venv)" .venv-bpy/bin/python -m pytest tests/blender
+
 extension: bpy
 	@.venv-bpy/bin/python wheels/build_extension.py
+
+repository: bpy
+	@.venv-bpy/bin/python wheels/build_extension.py --repository dist/repository
 
 docs: dev
 	@$(venv) docs/settings_page.py

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from . import operators, panels, preferences, properties
-from .bridge import command_line, supervisor
+from .bridge import command_line, job_list, keymap, overlay, queue, supervisor, thumbnails
 
-MODULES = (preferences, properties, operators, panels, command_line)
+MODULES = (preferences, properties, job_list, operators, panels, overlay, keymap, command_line)
 
 
 def register() -> None:
@@ -17,5 +17,7 @@ def register() -> None:
 def unregister() -> None:
     """End what runs and take everything back, in reverse order."""
     supervisor.shutdown()
+    queue.clear()
+    thumbnails.clear()
     for module in reversed(MODULES):
         module.unregister()

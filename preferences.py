@@ -1,14 +1,16 @@
-"""The extension's preferences: where the backend's Python lives, on what it runs, where results go."""
+"""The extension's preferences: where the backend's Python lives, on what it runs, where results and models go."""
 
 from __future__ import annotations
 
+import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import bpy
-from bpy.props import StringProperty
-from bpy.types import AddonPreferences, Context
+from bpy.props import EnumProperty, StringProperty
+from bpy.types import AddonPreferences, Context, UILayout
 
 from .bridge.blender import (
     PACKAGE,
@@ -21,7 +23,14 @@ from .bridge.blender import (
     user_preferences,
     with_properties,
 )
+from .bridge.callbacks import LOGGER, apply_log_level
 from .bridge.environment import find_python, worker_environment
+
+_LEVELS = (
+    ("WARNING", "Warnings", "Only what went wrong"),
+    ("INFO", "Info", "What begins and what ends, too"),
+    ("DEBUG", "Debug", "Everything the worker says"),
+)
 
 
 @dataclass(frozen=True)
@@ -31,6 +40,7 @@ class Preferences:
     python: str = ""
     device: str = "auto"
     results: str = ""
+    models_folder: str = ""
 
     def find_python(self) -> Path:
         """The backend's interpreter; SetupError when it is not known."""
@@ -40,6 +50,25 @@ class Preferences:
         """Where jobs keep their folders."""
         return absolute(self.results) if self.results.strip() else user_folder("jobs")
 
+    def models(self) -> list[str]:
+        """The diffusers folders in the models' folder, as paths, and the Hub's models there, by their ids."""
+        folder = self._models_folder()
+        try:
+            inside = sorted(folder.iterdir()) if folder is not None else []
+        except OSError:
+            return []
+        hub = [each.name.removeprefix("models--").replace("--", "/") for each in inside if _is_hub_model(each)]
+        return [str(each) for each in inside if (each / "model_index.json").is_file()] + hub
+
+    def has_hub_model(self, name: str) -> bool:
+        """Whether a model of the Hub lies in the cache that the worker looks in."""
+        home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+        cache = self._models_folder() or Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
+        return (cache / f"models--{name.replace('/', '--')}" / "snapshots").is_dir()
+
+    def _models_folder(self) -> Path | None:
+        return absolute(self.models_folder) if self.models_folder.strip() else None
+
 
 def preferences() -> Preferences:
     """The present preferences."""
@@ -47,22 +76,44 @@ def preferences() -> Preferences:
     if addon is None or addon.preferences is None:
         return Preferences()
     values = cast("Any", addon.preferences)
-    return Preferences(python=values.python, device=values.device.strip() or "auto", results=values.results)
+    return Preferences(values.python, values.device.strip() or "auto", values.results, values.models)
 
 
 def environment() -> dict[str, str]:
     """The environment of worker processes: their caches outside the extension, downloads only if Blender may."""
-    return worker_environment(user_folder("cache") if is_installed() else None, online=bpy.app.online_access)
+    found = worker_environment(cache_folder(), online=bpy.app.online_access)
+    models = preferences().models_folder
+    if models.strip():
+        found["HF_HUB_CACHE"] = str(absolute(models))
+    return found
 
 
-_last_test = [""]
+def cache_folder() -> Path | None:
+    """Where workers keep compiled files; None when the extension is run from its sources."""
+    return user_folder("cache") if is_installed() else None
+
+
+_told = {"test": "", "cache": ""}
 
 
 def note_test(text: str) -> None:
     """Keep what the test of the backend's Python found, for the preferences to show."""
-    _last_test[0] = text
+    _tell("test", text)
+
+
+def note_cache(text: str) -> None:
+    """Keep how large the cache is, for the preferences to show."""
+    _tell("cache", text)
+
+
+def _tell(what: str, text: str) -> None:
+    _told[what] = text
     for area in areas("PREFERENCES"):
         area.tag_redraw()
+
+
+def _is_hub_model(folder: Path) -> bool:
+    return folder.name.startswith("models--") and (folder / "snapshots").is_dir()
 
 
 class DREAMLATHE_AP_preferences(AddonPreferences):
@@ -75,12 +126,26 @@ class DREAMLATHE_AP_preferences(AddonPreferences):
         layout = self.layout
         layout.use_property_split = True
         layout.use_property_decorate = False
-        layout.prop(self, "python")
-        layout.operator("dreamlathe.environment_test", icon="CHECKMARK")
-        if _last_test[0]:
-            layout.label(text=_last_test[0])
-        layout.prop(self, "device")
-        layout.prop(self, "results")
+        column = layout.column(heading="Backend")
+        column.prop(self, "python")
+        column.prop(self, "device")
+        _button(column, "dreamlathe.environment_test", "CHECKMARK", _told["test"])
+        column = layout.column(heading="Folders")
+        column.prop(self, "results")
+        column.prop(self, "models")
+        row = column.row(align=True)
+        row.operator("dreamlathe.cache_measure", icon="FILE_CACHE")
+        row.operator("dreamlathe.cache_clear", icon="TRASH")
+        if _told["cache"]:
+            column.label(text=_told["cache"])
+        layout.prop(self, "log_level")
+
+
+def _button(layout: UILayout, operator: str, icon: Any, told: str) -> None:
+    """A button, and below it what it found, a line for each sentence."""
+    layout.operator(operator, icon=icon)
+    for line in filter(None, told.split("\n")):
+        layout.label(text=line)
 
 
 with_properties(
@@ -97,6 +162,18 @@ with_properties(
         "results": StringProperty(
             name="Results", description="Where jobs keep their folders; empty: the user's folder", subtype="DIR_PATH"
         ),
+        "models": StringProperty(
+            name="Models",
+            description="Where diffusers folders and models of the Hub are kept; empty: the Hub's own cache",
+            subtype="DIR_PATH",
+        ),
+        "log_level": EnumProperty(
+            name="Log Level",
+            description="What is written to the console",
+            items=_LEVELS,
+            default="WARNING",
+            update=apply_log_level,
+        ),
     },
 )
 
@@ -106,8 +183,12 @@ CLASSES = (DREAMLATHE_AP_preferences,)
 def register() -> None:
     """Register the preferences."""
     register_classes(CLASSES)
+    addon = user_preferences().addons.get(PACKAGE)
+    if addon is not None and addon.preferences is not None:
+        apply_log_level(addon.preferences, None)
 
 
 def unregister() -> None:
     """Take them back."""
     unregister_classes(CLASSES)
+    logging.getLogger(LOGGER).setLevel(logging.WARNING)

@@ -44,6 +44,7 @@ from .backend.request import (
 )
 from .bridge.blender import register_classes, unregister_classes, with_properties
 from .bridge.callbacks import apply_preset, may_be_rig, write_section
+from .bridge.suggestions import suggest_models, suggest_prompts
 
 CameraSource = Literal["ORBIT", "SCENE", "SELECTED", "COLLECTION"]
 
@@ -103,6 +104,11 @@ class Settings(Protocol):
     mesh: Any
     view_guidance: Any
     reference: Any
+    show_orbit: bool
+    use_real_size: bool
+    real_size: float
+    result_collection: Collection | None
+    mark_asset: bool
 
 
 def settings_of(scene: Scene) -> Settings:
@@ -216,7 +222,12 @@ _GROUPS = {name: _section(kind, name) for name, kind in _SECTIONS.items()}
 with_properties(
     DREAMLATHE_PG_settings,
     {
-        "prompt": StringProperty(name="Prompt", description="What to make, in words"),
+        "prompt": StringProperty(
+            name="Prompt",
+            description="What to make, in words",
+            search=suggest_prompts,
+            search_options={"SUGGESTION"},
+        ),
         "negative_prompt": StringProperty(
             name="Negative", description="What to stay away from, in words; takes the place of the empty prompt"
         ),
@@ -231,7 +242,11 @@ with_properties(
             update=apply_preset,
         ),
         "model": StringProperty(
-            name="Model", description="toybox, a diffusers folder, or a Hub id", default=BUILT_IN_MODEL
+            name="Model",
+            description="The image model that knows what things look like: toybox, a diffusers folder, or a Hub id",
+            default=BUILT_IN_MODEL,
+            search=suggest_models,
+            search_options={"SUGGESTION"},
         ),
         "view_model": StringProperty(
             name="View Model",
@@ -247,6 +262,31 @@ with_properties(
             description="The empty whose ball the object will live in; without one, the ball is at the world's origin",
             type=Object,
             poll=may_be_rig,
+        ),
+        "show_orbit": BoolProperty(
+            name="Show Range",
+            description="Draw the rig's front and the orbit's range in the viewport",
+            default=True,
+        ),
+        "use_real_size": BoolProperty(
+            name="Real-World Size", description="Give the result a size of its own instead of the rig's scale"
+        ),
+        "real_size": FloatProperty(
+            name="Longest Side",
+            description="Length of the result's longest side",
+            default=1.0,
+            min=1e-4,
+            soft_max=100.0,
+            subtype="DISTANCE",
+        ),
+        "result_collection": PointerProperty(
+            name="Collection",
+            description="Where results go, each in a collection of its own; empty: a collection named Dreamlathe",
+            type=Collection,
+        ),
+        "mark_asset": BoolProperty(
+            name="Mark as Asset",
+            description="Offer the result in the asset browser, with its picture, the prompt and tags",
         ),
         **{name: PointerProperty(type=group) for name, group in _GROUPS.items()},
     },

@@ -6,7 +6,7 @@
     references/    the request's pictures as they were given, and what the optimizer sees of them
     log.txt        for people          events.jsonl   for programs
     checkpoint.safetensors, checkpoint.previous.safetensors
-    preview.png    mesh.glb   mesh.obj (.mtl, .png)   turntable.png   turntable.webp
+    preview.png    mesh.glb   mesh.obj (.mtl, .png)   turntable.png   turntable.webp   thumbnail.png
     metrics.json   written last; a folder that has it is finished
 
 Heavy libraries are imported only when everything that can be checked without them is checked, and the folder is made
@@ -19,6 +19,7 @@ import contextlib
 import importlib
 import importlib.metadata
 import json
+import os
 import platform
 import shutil
 import time
@@ -27,6 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .continuation import Origin, check_origin, take_over
 from .errors import Cancelled, DivergedError, DreamlatheError, OutputError, RequestError, SetupError
 from .events import Event, Failed, Finished, Phase, Progress
 from .files import check_writable, locked, output_errors, write_atomically
@@ -44,18 +46,29 @@ if TYPE_CHECKING:
 Report = Callable[[Event], None]
 ShouldStop = Callable[[], bool]
 
-RESULTS = ("mesh.glb", "mesh.obj", "mesh.mtl", "mesh.png", "turntable.png", "turntable.webp")
+RESULTS = ("mesh.glb", "mesh.obj", "mesh.mtl", "mesh.png", "turntable.png", "turntable.webp", "thumbnail.png")
 _WORKING_FILES = ("checkpoint.safetensors", "checkpoint.previous.safetensors", "preview.png", "log.txt", "events.jsonl")
 _PARTIAL = ".partial"
 
 
-def run_job(request: Request, folder: Path, report: Report, should_stop: ShouldStop, *, redo: bool = False) -> Path:
+def run_job(
+    request: Request,
+    folder: Path,
+    report: Report,
+    should_stop: ShouldStop,
+    *,
+    redo: bool = False,
+    start_from: Path | None = None,
+) -> Path:
     """Run a request in ``folder`` (made if need be), or go on with it there; returns the folder.
 
     A folder in which the same request is finished is returned at once, unless ``redo`` says to start over.
-    ``should_stop`` is asked at every step. Raises the errors of :mod:`.errors`: RequestError and its kin, PictureError,
-    ModelError and SetupError before anything is written, OutputError for a folder that cannot be written, is taken, or
-    holds another request, DivergedError, and Cancelled, after which the folder goes on when the job is run again.
+    ``should_stop`` is asked at every step. With ``start_from``, the folder of a job that differs in nothing but fewer
+    steps and another mesh, a new job goes on from that one's end (metrics.json says so) and is refined anew; its mesh
+    is not that of the whole number of steps, since what changes with the step was near its end already. Raises the
+    errors of :mod:`.errors`: RequestError and its kin, PictureError, ModelError and SetupError before anything is
+    written, OutputError for a folder that cannot be written, is taken, or holds another request, DivergedError, and
+    Cancelled, after which the folder goes on when the job is run again.
     """
     from .reference_files import bind  # noqa: PLC0415  (numpy; --help does not need it)
 
@@ -65,8 +78,9 @@ def run_job(request: Request, folder: Path, report: Report, should_stop: ShouldS
         report(Finished(str(folder)))
         return folder
     _check_folder(request, folder, redo=redo)
+    origin = None if start_from is None else check_origin(request, start_from)
     try:
-        return _run(request, contents, folder, report, should_stop, redo=redo)
+        return _run(request, contents, folder, report, should_stop, redo=redo, origin=origin)
     except KeyboardInterrupt:
         raise Cancelled("Stopped.", "The same request in the same folder goes on.") from None
     except MemoryError:
@@ -137,7 +151,14 @@ def _bytes_needed(request: Request) -> int:
 
 
 def _run(
-    request: Request, contents: Contents, folder: Path, report: Report, should_stop: ShouldStop, *, redo: bool
+    request: Request,
+    contents: Contents,
+    folder: Path,
+    report: Report,
+    should_stop: ShouldStop,
+    *,
+    redo: bool,
+    origin: Origin | None,
 ) -> Path:
     from .reference_files import keep, show  # noqa: PLC0415
 
@@ -156,6 +177,8 @@ def _run(
         _check_folder(request, folder, redo=redo)
         if redo:
             _clear(folder)
+        if origin is not None:
+            take_over(request, folder, origin)
         kept = keep(request, contents, folder)
         write_atomically(folder / "request.json", f"{kept.to_json()}\n".encode())
         with JobLog(folder, report) as log:
@@ -163,6 +186,8 @@ def _run(
             show(loaded.references, folder, log.report)
             metrics = _make(request, folder, loaded, log.report, should_stop)
             metrics["seconds"]["model"] = round(seconds, 3)
+            if origin is not None:
+                metrics["start_from"] = origin.digest
             write_atomically(folder / "metrics.json", f"{json.dumps(metrics, indent=2)}\n".encode())
             log.report(Phase("done"))
             log.report(Finished(str(folder)))
@@ -213,15 +238,24 @@ def _load_guidance(
             room.ReferencePicture(torch.from_numpy(view.shown.rgba).permute(2, 0, 1), view.camera, view.weight)
             for view in references
         ]
-        shown = room.load_view_guidance(request.view_model, pictures, request.view_guidance, device)
+        shown = room.load_view_guidance(
+            request.view_model, pictures, request.view_guidance, device, downloads_allowed()
+        )
         parts["pictures"] = room.WeightedGuidance(shown, 1.0)
     if request.asks_prompt:
         report(Phase("model", f"Loading {request.model} on {device}."))
-        asked = room.load_guidance(request.model, request.prompt, request.negative_prompt, request.guidance, device)
+        asked = room.load_guidance(
+            request.model, request.prompt, request.negative_prompt, request.guidance, device, downloads_allowed()
+        )
         parts["prompt"] = room.WeightedGuidance(asked, request.view_guidance.prompt_weight if parts else 1.0)
     if len(parts) > 1:
         return room.CombinedGuidance(parts)
     return next((part.guidance for part in parts.values()), None)
+
+
+def downloads_allowed() -> bool:
+    """Whether a model may be fetched from the Hub: DREAMLATHE_DOWNLOADS says so, which Blender sets if it may."""
+    return os.environ.get("DREAMLATHE_DOWNLOADS", "") == "1"
 
 
 def choose_device(name: str) -> torch.device:
@@ -245,7 +279,7 @@ def choose_device(name: str) -> torch.device:
 def _make(request: Request, folder: Path, loaded: _Loaded, report: Report, should_stop: ShouldStop) -> dict[str, Any]:
     """From the loaded models to the mesh's files; returns the content of metrics.json."""
     from .meshing import extract_mesh  # noqa: PLC0415
-    from .optimize import optimize  # noqa: PLC0415
+    from .optimize import optimize, total_steps  # noqa: PLC0415
 
     ahead = mesh_seconds(request.mesh)
 
@@ -254,7 +288,7 @@ def _make(request: Request, folder: Path, loaded: _Loaded, report: Report, shoul
             event = Progress(event.step, event.total, event.seconds_left + ahead, event.loss)
         report(event)
 
-    report(Phase("optimize", f"Optimizing for {request.optimize.iterations} steps."))
+    report(Phase("optimize", f"Optimizing for {total_steps(request, loaded.guidance)} steps."))
     field, occupancy, run = optimize(
         request, folder, loaded.guidance, loaded.device, report_step, should_stop, loaded.references
     )
@@ -311,7 +345,7 @@ def versions() -> dict[str, str]:
 
 def _write_results(mesh: Mesh, folder: Path, check: Callable[[], None]) -> None:
     """Write all files beside, then move them to their names, so that no half of a result is ever seen."""
-    from .meshing import write_glb, write_obj, write_turntable  # noqa: PLC0415
+    from .meshing import write_glb, write_obj, write_thumbnail, write_turntable  # noqa: PLC0415
 
     partial = folder / _PARTIAL
     shutil.rmtree(partial, ignore_errors=True)
@@ -322,6 +356,7 @@ def _write_results(mesh: Mesh, folder: Path, check: Callable[[], None]) -> None:
             write_obj(mesh, partial / "mesh.obj")
             check()
             write_turntable(mesh, partial / "turntable.png", partial / "turntable.webp")
+            write_thumbnail(mesh, partial / "thumbnail.png")
             check()
             for path in sorted(partial.iterdir()):
                 path.replace(folder / path.name)

@@ -2,10 +2,11 @@
 
 One JSON object a line each way. Commands::
 
-    {"command": "run", "folder": "…", "request": {…}, "redo": false}
+    {"command": "run", "folder": "…", "request": {…}, "redo": false, "start_from": "…"}
     {"command": "cancel"}    {"command": "pause"}    {"command": "resume"}    {"command": "quit"}
 
-Runs wait for each other; cancel ends all that were given so far. The end of the input means that whoever started the
+``redo`` and ``start_from`` (the folder of a job with fewer steps, to go on from its end) may be left out. Runs wait for
+each other; cancel ends all that were given so far. The end of the input means that whoever started the
 worker is gone: it stops after a checkpoint, as it does for SIGINT and SIGTERM. Every run is answered by exactly one
 ``finished`` or ``failed``. The exit code is that of the last run: 0, 2 for what the user can put right, 130 for a stop,
 1 for the rest.
@@ -152,6 +153,7 @@ class _Run:
     request: Any
     folder: Any
     redo: bool
+    start_from: Any = None
     switch: StopSwitch = field(default_factory=StopSwitch)
 
 
@@ -225,7 +227,9 @@ class _Worker:
                 raise Cancelled("Stopped before it began.")
             if not isinstance(run.folder, str) or not run.folder.strip():
                 raise RequestError("The run has no folder.", "Name one.")
-            folder = run_job(Request.from_dict(run.request), Path(run.folder), report, run.switch, redo=run.redo)
+            start_from = Path(run.start_from) if isinstance(run.start_from, str) else None
+            request, folder = Request.from_dict(run.request), Path(run.folder)
+            folder = run_job(request, folder, report, run.switch, redo=run.redo, start_from=start_from)
             return Finished(str(folder))
         except Exception as error:  # noqa: BLE001  (whatever happens, the answer is an event)
             return describe(error)
@@ -250,7 +254,8 @@ class _Worker:
             command = parsed if isinstance(parsed, dict) else {}
         name = command.get("command")
         if name == "run":
-            self._enqueue(_Run(command.get("request"), command.get("folder"), command.get("redo") is True))
+            redo, start_from = command.get("redo") is True, command.get("start_from")
+            self._enqueue(_Run(command.get("request"), command.get("folder"), redo, start_from))
         elif name == "cancel":
             self._cancel()
         elif name in ("pause", "resume"):

@@ -75,6 +75,13 @@ def redraw_sidebars() -> None:
                 region.tag_redraw()
 
 
+def to_object_mode(context: Context) -> None:
+    """Leave the mode that objects are edited in; what was edited is kept."""
+    operator: Any = bpy.ops.object.mode_set
+    if context.mode != "OBJECT" and operator.poll():
+        operator(mode="OBJECT")
+
+
 def undo_push(message: str) -> None:
     """End an undo step. Outside object mode nothing is pushed: the change belongs to the next step there."""
     context: Any = bpy.context

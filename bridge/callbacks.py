@@ -7,6 +7,7 @@ itself alive past the interpreter, whose end then crashes the process: a false e
 from __future__ import annotations
 
 import dataclasses
+import logging
 from typing import TYPE_CHECKING, Any
 
 from ..backend.request import preset
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from bpy.types import Context, Object
 
 RIG_MARKER = "dreamlathe_rig"
+LOGGER = "dreamlathe"
+"""The extension's logger."""
 
 
 def write_section(group: Any, values: Any) -> None:
@@ -24,9 +27,10 @@ def write_section(group: Any, values: Any) -> None:
 
 
 def apply_preset(settings: Any, _context: Context | None) -> None:
-    """A preset was chosen: take over its optimization and its mesh."""
+    """A preset was chosen: take over its optimization, its refinement and its mesh."""
     values = preset(settings.preset)
     write_section(settings.optimize, values.optimize)
+    write_section(settings.refine, values.refine)
     write_section(settings.mesh, values.mesh)
 
 
@@ -38,3 +42,8 @@ def may_be_rig(_settings: Any, candidate: Object) -> bool:
 def is_rig(candidate: Object) -> bool:
     """An empty that was made, or marked, as a rig."""
     return candidate.type == "EMPTY" and RIG_MARKER in candidate
+
+
+def apply_log_level(values: Any, _context: Context | None) -> None:
+    """A log level was chosen."""
+    logging.getLogger(LOGGER).setLevel(values.log_level)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -12,23 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..backend.errors import SetupError
+from ..backend.request import preset
 
 VARIABLE = "DREAMLATHE_PYTHON"
 ROOT = Path(__file__).resolve().parent.parent
 """The extension's folder; ``backend`` is imported from here."""
-
-_PROBE = """
-import json, platform, sys
-facts = {"python": platform.python_version()}
-try:
-    import torch, diffusers, transformers
-    facts.update(torch=torch.__version__, diffusers=diffusers.__version__, transformers=transformers.__version__)
-    facts["device"] = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "CPU"
-    import backend.request
-except Exception as error:
-    facts["error"] = f"{type(error).__name__}: {error}"
-print(json.dumps(facts))
-"""
 
 
 def find_python(chosen: str = "", root: Path = ROOT) -> Path:
@@ -61,8 +50,11 @@ def worker_environment(caches: Path | None = None, online: bool = True, root: Pa
     environment |= {"PYTHONPATH": str(root), "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
     if caches is not None:
         environment |= {"PYTHONPYCACHEPREFIX": str(caches / "python"), "NUMBA_CACHE_DIR": str(caches / "numba")}
-    if not online:
+    if online:
+        environment["DREAMLATHE_DOWNLOADS"] = "1"
+    else:
         environment["HF_HUB_OFFLINE"] = "1"
+        environment.pop("DREAMLATHE_DOWNLOADS", None)
     return environment
 
 
@@ -80,22 +72,53 @@ class Facts:
     diffusers: str
     transformers: str
     device: str
+    memory_free: float = 0.0
+    """Bytes of the device's memory, or of the main memory, that nobody uses; 0 if that is not known."""
+    memory: float = 0.0
+    """All of it."""
+    tinycudann: bool = False
+    step_seconds: float = 0.0
+    """One step of the standard preset; 0 if none was made."""
 
     @property
     def text(self) -> str:
         """One line."""
         return f"Python {self.python}, torch {self.torch}, diffusers {self.diffusers}, on {self.device}"
 
+    @property
+    def lines(self) -> list[str]:
+        """Everything, for the preferences."""
+        told = [self.text]
+        if self.memory > 0:
+            told.append(f"{self.memory_free / 1e9:.1f} of {self.memory / 1e9:.1f} GB of memory are free")
+        told.append(f"tiny-cuda-nn: {'yes' if self.tinycudann else 'no'}")
+        if self.step_seconds > 0:
+            standard = preset("standard")
+            steps = standard.optimize.iterations + standard.refine.iterations
+            minutes = self.step_seconds * steps / 60
+            told.append(f"{self.step_seconds:.3f} s a step, so {minutes:.0f} min for the {steps} of Standard")
+        return told
+
 
 class Probe:
-    """A test of an interpreter, stepped like a job: :meth:`step` until it is False, then :meth:`facts`."""
+    """A test of an interpreter, stepped like a job: :meth:`step` until it is False, then :meth:`facts`.
 
-    def __init__(self, python: Path, environment: Mapping[str, str], root: Path = ROOT, timeout: float = 120.0) -> None:
+    The interpreter runs :mod:`..backend.doctor`, which also makes some steps, on ``device``.
+    """
+
+    def __init__(
+        self,
+        python: Path,
+        environment: Mapping[str, str],
+        root: Path = ROOT,
+        timeout: float = 300.0,
+        device: str = "auto",
+    ) -> None:
         self._python = python
         self._deadline = time.monotonic() + timeout
         try:
             self._process = subprocess.Popen(
-                [str(python), "-c", _PROBE],
+                [str(python), "-m", "backend.doctor", device],
                 cwd=root,
                 env=dict(environment),
                 stdin=subprocess.DEVNULL,
@@ -131,7 +154,8 @@ class Probe:
                 f"The backend's Python lacks something ({found['error']}).",
                 "Install the project's locked requirements into it, or choose another Python.",
             )
-        return Facts(**found)
+        known = {item.name for item in dataclasses.fields(Facts)}
+        return Facts(**{name: value for name, value in found.items() if name in known})
 
 
 def run(probe: Probe, interval: float = 0.05) -> Facts:

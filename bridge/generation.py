@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +20,11 @@ from ..properties import settings_of, to_request
 from . import supervisor
 from .blender import layer_of, scene_of, undo_push
 from .environment import ROOT, worker_command
+from .frames import timed
+from .history import Past
 from .job import Job
-from .result import import_result, write_placement
+from .record import Placement, Record, read_record, write_record
+from .result import add_result, corner_normals, load_result
 from .rig import camera_objects, find_rig, fixed_cameras, rig_matrix
 from .worker_client import WorkerClient
 
@@ -32,13 +35,19 @@ class Plan:
 
     request: Request
     folder: Path
-    matrix: Matrix
-    """The rig's, at the start."""
+    placement: Placement
     scene_uid: int
     """``session_uid`` of the scene: survives undo and renaming, and never names a scene of another file."""
     python: Path
     redo: bool = False
     """Start over in a folder that holds a job."""
+    start_from: Path | None = None
+    """Go on from the end of the job in this folder, which had fewer steps."""
+
+    @property
+    def matrix(self) -> Matrix:
+        """The rig's, when the job was made."""
+        return Matrix(self.placement.matrix)
 
 
 def make_plan(
@@ -63,11 +72,49 @@ def make_plan(
     request = change(to_request(settings, device=chosen.device, cameras=cameras)).validated()
     return Plan(
         request=request,
-        folder=folder or chosen.results_folder() / folder_name(request),
-        matrix=matrix,
+        folder=folder or new_folder(chosen.results_folder(), request),
+        placement=make_placement(scene, matrix),
         scene_uid=scene.session_uid,
         python=python or chosen.find_python(),
     )
+
+
+def make_placement(scene: Scene, matrix: Matrix) -> Placement:
+    """Where a result belongs, by the scene's settings."""
+    settings = settings_of(scene)
+    return Placement(
+        matrix=tuple(tuple(float(number) for number in row) for row in matrix),
+        scene=scene.name,
+        file=bpy.data.filepath,
+        size=settings.real_size if settings.use_real_size else 0.0,
+        collection=settings.result_collection.name if settings.result_collection is not None else "",
+        asset=settings.mark_asset,
+    )
+
+
+def plan_again(past: Past, scene: Scene, request: Request | None = None, folder: Path | None = None) -> Plan:
+    """The plan of a job of the past, to go on with, or with another ``request`` and ``folder``.
+
+    The result goes where the record says; without one, to the rig of ``scene``. SetupError as for :func:`make_plan`.
+    """
+    noted = read_record(past.folder)
+    here = make_placement(scene, rig_matrix(find_rig(scene, settings_of(scene).rig)))
+    placement = here if noted is None else noted.placement
+    own = next((each for each in bpy.data.scenes if _is_home(each, placement)), scene)
+    return Plan(
+        request=request or past.request,
+        folder=folder or past.folder,
+        placement=placement,
+        scene_uid=own.session_uid,
+        python=preferences().find_python(),
+        start_from=None if noted is None or not noted.start_from or folder else Path(noted.start_from),
+    )
+
+
+def new_folder(root: Path, request: Request) -> Path:
+    """A folder for the job that no other job has."""
+    name = folder_name(request)
+    return next(each for n in range(1, 10_000) if not (each := root / (name if n == 1 else f"{name}-{n}")).exists())
 
 
 def folder_name(request: Request) -> str:
@@ -80,10 +127,11 @@ def slug(title: str) -> str:
     return re.sub(r"[^\w]+", "-", title.lower()).strip("-")[:40].strip("-") or "untitled"
 
 
+@timed("start of a worker")
 def start_job(plan: Plan) -> Job:
     """Start a worker on it; raises SetupError if that does not start."""
     worker = WorkerClient(worker_command(plan.python), ROOT, environment())
-    job = Job(plan.request, plan.folder, worker, redo=plan.redo)
+    job = Job(plan.request, plan.folder, worker, redo=plan.redo, start_from=plan.start_from)
     supervisor.watch(job)
     return job
 
@@ -93,31 +141,64 @@ def place_result(plan: Plan, job: Job) -> Object:
 
     Raises OutputError when the result cannot be read, or when that scene is not open any more.
     """
-    scene = _scene(plan.scene_uid)
     with contextlib.suppress(OSError):  # a later import then takes the scene's rig
-        write_placement(job.folder, plan.matrix)
-    if scene is None:
-        raise OutputError("The scene of this job is not open any more.", "Import the result from its folder.")
-    result = import_result(job.folder, scene, plan.matrix)
-    undo_push(f"Generate: {plan.request.title}")
-    return result
+        write_record(job.folder, Record(plan.request, plan.placement))
+    placing = Placing(plan, job.folder)
+    while placing.step():
+        pass
+    if placing.error is not None:
+        raise placing.error
+    assert placing.result is not None
+    return placing.result
 
 
-def start_in_background(plan: Plan) -> Job:
-    """Start the job and let the supervisor's timer finish it."""
-    job = start_job(plan)
+class Placing:
+    """Places a result little by little, so that no step takes long; between them nothing of Blender's is held."""
 
-    def done() -> None:
-        if job.status.state != "finished":
-            return
+    def __init__(self, plan: Plan, folder: Path) -> None:
+        self.error: DreamlatheError | None = None
+        self.result: Object | None = None
+        self._plan = plan
+        self._folder = folder
+        self._steps = self._work()
+
+    def step(self) -> bool:
+        """Do a little; False once done, and then ``result`` or ``error`` is there."""
         try:
-            place_result(plan, job)
+            next(self._steps)
+        except StopIteration:
+            return False
         except DreamlatheError as error:
-            job.fail(error)
+            self.error = error
+            return False
+        return True
 
-    supervisor.start(job, done)
-    return job
+    def kill(self) -> None:
+        """Leave it."""
+        self._steps.close()
+
+    def _work(self) -> Generator[None]:
+        self._scene()
+        yield
+        loaded = load_result(self._folder)
+        yield
+        normals = corner_normals(loaded.data)
+        yield
+        scene = self._scene()
+        self.result = timed("result into Blender")(add_result)(loaded, scene, self._plan.placement, normals)
+        timed("undo step")(undo_push)(f"Generate: {self._plan.request.title}")
+
+    def _scene(self) -> Scene:
+        """The scene the job was made for; the one of its name, if its file was loaded again meanwhile."""
+        plan = self._plan
+        scenes = bpy.data.scenes
+        found = next((scene for scene in scenes if scene.session_uid == plan.scene_uid), None)
+        found = found or next((scene for scene in scenes if _is_home(scene, plan.placement)), None)
+        if found is None:
+            raise OutputError("The scene of this job is not open any more.", "Import the result from its folder.")
+        return found
 
 
-def _scene(uid: int) -> Scene | None:
-    return next((scene for scene in bpy.data.scenes if scene.session_uid == uid), None)
+def _is_home(scene: Scene, placement: Placement) -> bool:
+    """The scene is the one of that name in that file."""
+    return bool(placement.file) and bpy.data.filepath == placement.file and scene.name == placement.scene

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,23 @@ def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
 
 
+def _check_picture(image: bytes) -> None:
+    """Raise ValueError for a picture that is damaged; Blender would show it as pink."""
+    if image.startswith(b"\xff\xd8\xff"):
+        return
+    if not image.startswith(b"\x89PNG\r\n\x1a\n"):
+        raise ValueError("a picture that is neither PNG nor JPEG")
+    offset, kind = 8, b""
+    while offset < len(image):
+        length, kind = struct.unpack_from(">I4s", image, offset)
+        (checksum,) = struct.unpack_from(">I", image, offset + 8 + length)
+        if checksum != zlib.crc32(image[offset + 4 : offset + 8 + length]):
+            raise ValueError("a damaged picture")
+        offset += 12 + length
+    if kind != b"IEND":
+        raise ValueError("a picture that is cut short")
+
+
 def _material(gltf: Json, binary: bytes, index: int) -> tuple[bytes, float, float]:
     """The base colour's picture, roughness and metallic."""
     surface = gltf["materials"][index].get("pbrMetallicRoughness", {})
@@ -174,4 +192,5 @@ def _material(gltf: Json, binary: bytes, index: int) -> tuple[bytes, float, floa
     view = gltf["bufferViews"][gltf["images"][source]["bufferView"]]
     start = view.get("byteOffset", 0)
     image = binary[start : start + view["byteLength"]]
+    _check_picture(image)
     return image, float(surface.get("roughnessFactor", 1.0)), float(surface.get("metallicFactor", 1.0))

@@ -14,7 +14,7 @@ from ..backend.events import Event, Failed, Finished, Message, Phase, Preview, P
 from ..backend.request import Request
 from .worker_client import WorkerClient
 
-State = Literal["running", "cancelling", "finished", "failed", "cancelled"]
+State = Literal["running", "pausing", "cancelling", "paused", "finished", "failed", "cancelled"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class Limits:
     """Silence after which the worker is taken for dead."""
     cancel: float = 30.0
     """From a cancel to a kill."""
+    pause: float = 150.0
+    """From a pause to a kill; a large model's step and its checkpoint take a while."""
     leave: float = 10.0
     """From the last event to a kill."""
 
@@ -51,7 +53,7 @@ class Status:
     @property
     def active(self) -> bool:
         """The worker is still there."""
-        return self.state in ("running", "cancelling")
+        return self.state in ("running", "pausing", "cancelling")
 
     @property
     def factor(self) -> float:
@@ -69,14 +71,19 @@ class Status:
         return f"{self.error.message} {self.error.hint}".strip() if self.error is not None else ""
 
     @property
-    def text(self) -> str:
-        """One line for a progress bar."""
-        if self.state == "cancelling":
-            return "Cancelling"
+    def steps(self) -> str:
+        """One short line for a progress bar."""
+        if self.state in ("pausing", "cancelling"):
+            return self.state.capitalize()
         if self.total <= 0:
             return self.message or self.phase.capitalize()
-        left = f" · {duration(self.seconds_left)} left" if self.seconds_left > 0 else ""
-        return f"{self.phase.capitalize()} {self.step}/{self.total}{left}"
+        return f"{self.phase.capitalize()} {self.step}/{self.total}"
+
+    @property
+    def text(self) -> str:
+        """The same, and how long it will take."""
+        left = f" · {duration(self.seconds_left)} left" if self.seconds_left > 0 and self.total > 0 else ""
+        return self.steps + (left if self.state == "running" else "")
 
 
 class Job:
@@ -89,6 +96,7 @@ class Job:
         worker: WorkerClient,
         *,
         redo: bool = False,
+        start_from: Path | None = None,
         limits: Limits | None = None,
     ) -> None:
         self.request = request
@@ -99,7 +107,8 @@ class Job:
         self._deadline: float | None = None
         self._outcome: Finished | Failed | None = None
         content = json.loads(request.to_json())
-        worker.send({"command": "run", "folder": str(folder), "request": content, "redo": redo})
+        command = {"command": "run", "folder": str(folder), "request": content, "redo": redo}
+        worker.send(command if start_from is None else {**command, "start_from": str(start_from)})
 
     def step(self) -> bool:
         """Read what the worker said, and watch it; False once the job has ended and the process is gone."""
@@ -123,9 +132,19 @@ class Job:
             return
         if self.status.state == "cancelling":
             self._deadline = time.monotonic()
+        elif self.status.state == "pausing":  # the worker is asked to stop already
+            self.status.state = "cancelling"
+            self._deadline = time.monotonic() + self._limits.cancel
         elif self._outcome is None:
             self.status.state = "cancelling"
             self._deadline = time.monotonic() + self._limits.cancel
+            self._worker.send({"command": "cancel"})
+
+    def pause(self) -> None:
+        """Ask the worker to stop after a checkpoint and to go, with all its memory; the state is then paused."""
+        if self.status.state == "running" and self._outcome is None:
+            self.status.state = "pausing"
+            self._deadline = time.monotonic() + self._limits.pause
             self._worker.send({"command": "cancel"})
 
     def kill(self) -> None:
@@ -168,7 +187,7 @@ class Job:
 
     def _death(self) -> Failed:
         """What to say of a process that ended without a word."""
-        if self.status.state == "cancelling":
+        if self.status.state in ("pausing", "cancelling"):
             return Failed(Cancelled.code, "Cancelled.", "The job's folder is kept.")
         code = self._worker.exit_code
         if code in (-9, 137):
@@ -186,7 +205,8 @@ class Job:
             self.folder = Path(outcome.folder)
             status.state, status.message = "finished", "Done"
         else:
-            status.state = "cancelled" if outcome.code == Cancelled.code else "failed"
+            stopped = "paused" if status.state == "pausing" else "cancelled"
+            status.state = stopped if outcome.code == Cancelled.code else "failed"
             status.error, status.message = outcome, outcome.message
         status.ended = time.monotonic()
         self._worker.kill()

@@ -2,42 +2,91 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
+import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import bpy
 import numpy as np
-from bpy.types import Collection, Image, Material, Object, Scene
+from bpy.types import Collection, Context, Object, Scene
 from mathutils import Matrix
+from numpy.typing import NDArray
 
 from ..backend.errors import OutputError
 from ..backend.request import Request
+from .asset import mark_asset
 from .blender import layer_of, scene_of, version
 from .glb import MeshData, read_glb
+from .material import build_material
+from .record import Placement
 
 COLLECTION = "Dreamlathe"
-PLACEMENT = "placement.json"
+Normals: TypeAlias = "list[list[float]]"
 
 
-def import_result(folder: Path, scene: Scene, matrix: Matrix) -> Object:
+@dataclass(frozen=True)
+class Loaded:
+    """A result, read and not yet in Blender."""
+
+    folder: Path
+    request: Request
+    data: MeshData
+
+
+def load_result(folder: Path) -> Loaded:
+    """Read the mesh of a finished job; raises OutputError if the folder holds none. Touches nothing of Blender's."""
+    request = read_request(folder)
+    return Loaded(folder, request, read_glb(folder / "mesh.glb"))
+
+
+def corner_normals(data: MeshData) -> Normals | None:
+    """The normals as Blender wants them, which takes a moment."""
+    return None if data.corner_normals is None else data.corner_normals.reshape(-1, 3).tolist()
+
+
+def import_result(folder: Path, scene: Scene, placement: Placement) -> Object:
     """Add the mesh of a finished job to the scene and return its object.
 
-    The object stands at ``matrix``, the rig's, in a collection of its own, with one material and a packed texture. Its
-    custom properties hold the request, the seed, the versions and the metrics. Raises OutputError if the folder holds
-    no finished job, and then nothing was added.
+    The object stands where ``placement`` says, with its origin at its base, in a collection of its own, with one
+    material and a packed texture. Its custom properties hold the request, the seed, the versions and the metrics.
+    Raises OutputError if the folder holds no finished job, and then nothing was added.
     """
-    request = read_request(folder)
-    data = read_glb(folder / "mesh.glb")
-    name = request.title
-    mesh = build_mesh(name, data)
-    mesh.materials.append(build_material(name, data))
+    loaded = load_result(folder)
+    return add_result(loaded, scene, placement, corner_normals(loaded.data))
+
+
+def add_result(loaded: Loaded, scene: Scene, placement: Placement, normals: Normals | None) -> Object:
+    """The same for a result that was read already."""
+    data, name = loaded.data, loaded.request.title
+    base = base_of(data)
+    mesh = build_mesh(name, dataclasses.replace(data, vertices=data.vertices - base), normals)
+    mesh.materials.append(build_material(name, data.image, data.roughness, data.metallic))
     result = bpy.data.objects.new(name, mesh)
-    result.matrix_world = matrix
-    _describe(result, request, folder)
-    _own_collection(scene, f"{name} {request.seed}").objects.link(result)
-    _select_only(scene, result)
+    result.matrix_world = stand(data, base, placement)
+    _describe(result, loaded.request, loaded.folder)
+    _own_collection(scene, f"{name} {loaded.request.seed}", placement.collection).objects.link(result)
+    select_only(scene, result)
+    if placement.asset:
+        mark_asset(result, loaded.request, loaded.folder / "thumbnail.png")
     return result
+
+
+def base_of(data: MeshData) -> NDArray[np.float32]:
+    """The point the object stands on: the middle of the lower side of its box, [3]."""
+    low, high = data.vertices.min(axis=0), data.vertices.max(axis=0)
+    return np.array([(low[0] + high[0]) / 2, (low[1] + high[1]) / 2, low[2]], np.float32)
+
+
+def stand(data: MeshData, base: NDArray[np.float32], placement: Placement) -> Matrix:
+    """The object's matrix: the rig's, at the base; with a real size, scaled so that the longest side has it."""
+    rig = Matrix(placement.matrix)
+    matrix = rig @ Matrix.Translation(base.tolist())
+    if placement.size > 0.0:
+        sides = np.ptp(data.vertices, axis=0) * np.abs(np.array(rig.to_scale()))
+        matrix = matrix @ Matrix.Scale(placement.size / max(float(sides.max()), 1e-9), 4)
+    return matrix
 
 
 def read_request(folder: Path) -> Request:
@@ -48,22 +97,8 @@ def read_request(folder: Path) -> Request:
         raise OutputError(f"{folder} is not a job's folder.", "Choose a folder that holds request.json.") from None
 
 
-def write_placement(folder: Path, matrix: Matrix) -> None:
-    """Note in the job's folder where its result belongs, so that a later import finds the place again."""
-    rows = [[float(value) for value in row] for row in matrix]
-    (folder / PLACEMENT).write_text(json.dumps({"matrix_world": rows}), encoding="utf-8")
-
-
-def read_placement(folder: Path) -> Matrix | None:
-    """Where the result belongs, if that was noted."""
-    try:
-        return Matrix(json.loads((folder / PLACEMENT).read_text(encoding="utf-8"))["matrix_world"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def build_mesh(name: str, data: MeshData) -> bpy.types.Mesh:
-    """A mesh with UVs, smooth, with the file's normals."""
+def build_mesh(name: str, data: MeshData, normals: Normals | None) -> bpy.types.Mesh:
+    """A mesh with UVs, smooth, with the normals of its corners."""
     mesh = bpy.data.meshes.new(name)
     count = len(data.faces)
     mesh.vertices.add(len(data.vertices))
@@ -77,44 +112,9 @@ def build_mesh(name: str, data: MeshData) -> bpy.types.Mesh:
     layer.uv.foreach_set("vector", data.corner_uvs.ravel())
     mesh.update(calc_edges=True)
     changed = mesh.validate(clean_customdata=False)
-    if data.corner_normals is not None and not changed:
-        mesh.normals_split_custom_set(data.corner_normals.reshape(-1, 3).tolist())
+    if normals is not None and not changed:
+        mesh.normals_split_custom_set(normals)
     return mesh
-
-
-def build_material(name: str, data: MeshData) -> Material:
-    """An opaque Principled material with the packed picture as its base colour."""
-    material = bpy.data.materials.new(name)
-    if material.node_tree is None:  # before Blender 5 a new material has no nodes
-        material.use_nodes = True
-    tree = material.node_tree
-    assert tree is not None
-    tree.nodes.clear()
-    output = tree.nodes.new("ShaderNodeOutputMaterial")
-    output.location = (300, 0)
-    surface = tree.nodes.new("ShaderNodeBsdfPrincipled")
-    inputs = cast("Any", surface.inputs)
-    inputs["Roughness"].default_value = data.roughness
-    inputs["Metallic"].default_value = data.metallic
-    texture = tree.nodes.new("ShaderNodeTexImage")
-    assert isinstance(texture, bpy.types.ShaderNodeTexImage)
-    texture.image = pack_image(name, data.image)
-    texture.location = (-320, 0)
-    tree.links.new(cast("Any", texture.outputs)["Color"], inputs["Base Color"])
-    tree.links.new(surface.outputs["BSDF"], output.inputs["Surface"])
-    return material
-
-
-def pack_image(name: str, content: bytes) -> Image:
-    """A picture file as an image packed into the .blend."""
-    image = bpy.data.images.new(name, 8, 8)
-    image.pack(data=cast("Any", content), data_len=len(content))
-    image.source = "FILE"
-    cast("Any", image).colorspace_settings.name = "sRGB"
-    if not image.has_data and tuple(cast("Any", image).size) == (0, 0):
-        bpy.data.images.remove(image)
-        raise OutputError("The texture of the result cannot be read.", "Run the job again.")
-    return image
 
 
 def _describe(result: Object, request: Request, folder: Path) -> None:
@@ -127,15 +127,24 @@ def _describe(result: Object, request: Request, folder: Path) -> None:
     result["dreamlathe_version"] = version()
     result["dreamlathe_blender_version"] = bpy.app.version_string
     result["dreamlathe_request"] = request.to_json()
+    result["dreamlathe_folder"] = str(folder)
+    result["dreamlathe_made"] = time.time()
     try:
         result["dreamlathe_metrics"] = (folder / "metrics.json").read_text(encoding="utf-8")
     except OSError:
         return
 
 
-def _own_collection(scene: Scene, name: str) -> Collection:
-    """A new collection for one result, within the scene's collection of all results."""
-    above = next((each for each in scene.collection.children if each.name.split(".")[0] == COLLECTION), None)
+def last_result(context: Context) -> Object | None:
+    """The object of the newest result that is in the scene, by what was noted on it."""
+    made = [each for each in scene_of(context).objects if "dreamlathe_made" in each]
+    return max(made, key=lambda each: float(cast("Any", each)["dreamlathe_made"]), default=None)
+
+
+def _own_collection(scene: Scene, name: str, within: str) -> Collection:
+    """A new collection for one result: in the one named ``within``, or in the scene's collection of all results."""
+    above = next((each for each in scene.collection.children_recursive if each.name == within), None)
+    above = above or next((each for each in scene.collection.children if each.name.split(".")[0] == COLLECTION), None)
     if above is None:
         above = bpy.data.collections.new(COLLECTION)
         scene.collection.children.link(above)
@@ -144,7 +153,7 @@ def _own_collection(scene: Scene, name: str) -> Collection:
     return own
 
 
-def _select_only(scene: Scene, result: Object) -> None:
+def select_only(scene: Scene, result: Object) -> None:
     """Make the result the selected and active object, unless someone is editing another one."""
     context = bpy.context
     shown = scene_of(context) == scene

@@ -85,11 +85,18 @@ def fixed_camera(camera: Object, matrix: Matrix, scene: Scene, depsgraph: bpy.ty
     )
 
 
+def is_even(rig: Matrix) -> bool:
+    """Whether the rig's scale is positive and the same along all axes."""
+    _, _, scale = rig.decompose()
+    size = (scale.x + scale.y + scale.z) / 3.0
+    return size > 0.0 and (scale - Vector((size, size, size))).length <= _SCALE_TOLERANCE * size
+
+
 def _pose(camera: Matrix, rig: Matrix, name: str) -> tuple[tuple[float, float, float, float], ...]:
     """The camera's rotation and translation in the rig's space, its own scale left out."""
     rig_place, rig_turn, rig_scale = rig.decompose()
     size = (rig_scale.x + rig_scale.y + rig_scale.z) / 3.0
-    if size <= 0.0 or (rig_scale - Vector((size, size, size))).length > _SCALE_TOLERANCE * size:
+    if not is_even(rig):
         raise RequestError(
             "The rig is stretched or mirrored, so cameras cannot be seen from it.",
             "Give it the same positive scale along X, Y and Z, or use the orbit.",

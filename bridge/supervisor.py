@@ -11,6 +11,8 @@ from typing import Protocol
 
 import bpy
 
+from ..backend.errors import DreamlatheError
+from . import frames
 from .blender import redraw_sidebars
 from .job import Job
 from .worker_client import kill_all
@@ -32,6 +34,9 @@ class Task(Protocol):
 
 _tasks: list[tuple[Task, Callable[[], None]]] = []
 _last_job: Job | None = None
+_complaint = ""
+listeners: list[Callable[[], None]] = []
+"""Called, from the timer, when a job has ended."""
 
 
 def job() -> Job | None:
@@ -46,15 +51,32 @@ def running() -> bool:
 
 def watch(new: Job) -> None:
     """Make ``new`` the job that panels show and Cancel cancels."""
-    global _last_job  # noqa: PLW0603 - one Blender, one job
-    _last_job = new
+    global _last_job, _complaint
+    _last_job, _complaint = new, ""
 
 
 def forget() -> None:
     """Show no job any more."""
-    global _last_job  # noqa: PLW0603
+    global _last_job, _complaint
     if not running():
-        _last_job = None
+        _last_job, _complaint = None, ""
+
+
+def complain(error: DreamlatheError) -> None:
+    """Keep an error that no operator can report any more, for the panel to show."""
+    global _complaint  # noqa: PLW0603
+    _complaint = str(error)
+
+
+def complaint() -> str:
+    """The error that was kept, or nothing."""
+    return _complaint
+
+
+def changed() -> None:
+    """A job has ended, or another change was made that the list of jobs shows."""
+    for listener in listeners:
+        listener()
 
 
 def start(task: Task, done: Callable[[], None]) -> None:
@@ -66,19 +88,22 @@ def start(task: Task, done: Callable[[], None]) -> None:
 
 def shutdown() -> None:
     """Kill every task and stop the timer."""
+    if bpy.app.timers.is_registered(_tick):
+        bpy.app.timers.unregister(_tick)
+    kill_all()  # they are asked first, and leave a checkpoint
     for task, _ in _tasks:
         task.kill()
     _tasks.clear()
-    if bpy.app.timers.is_registered(_tick):
-        bpy.app.timers.unregister(_tick)
-    kill_all()
     if _last_job is not None:
         _last_job.kill()
     forget()
 
 
+@frames.timed("timer")
 def _tick() -> float | None:
     for entry in list(_tasks):
+        if entry not in _tasks:  # another one's end took it away
+            continue
         task, done = entry
         if task.step():
             continue

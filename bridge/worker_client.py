@@ -118,9 +118,15 @@ class WorkerClient:
 _alive: weakref.WeakSet[WorkerClient] = weakref.WeakSet()
 
 
-def kill_all() -> None:
-    """Kill every worker that still runs."""
-    for client in list(_alive):
+def kill_all(patience: float = 2.0) -> None:
+    """End every worker that still runs: asked to go, it leaves a checkpoint; who does not go in time is killed."""
+    clients = list(_alive)
+    for client in clients:
+        client.quit()
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline and any(client.exit_code is None for client in clients):
+        time.sleep(0.02)
+    for client in clients:
         client.kill()
 
 

@@ -13,7 +13,7 @@ from ..preferences import environment, note_test, preferences
 
 
 class DREAMLATHE_OT_environment_test(Operator):
-    """Start the backend's Python and see whether it has what the backend needs. Takes some seconds."""
+    """Start the backend's Python, see whether it has what the backend needs, and time a step. Takes half a minute."""
 
     bl_idname = "dreamlathe.environment_test"
     bl_label = "Test the Backend"
@@ -24,7 +24,7 @@ class DREAMLATHE_OT_environment_test(Operator):
         if bpy.app.background:
             return self.execute(context)
         try:
-            probe = Probe(preferences().find_python(), environment())
+            probe = _probe()
         except DreamlatheError as error:
             return self._failed(error)
         note_test("Testing …")
@@ -34,10 +34,10 @@ class DREAMLATHE_OT_environment_test(Operator):
     def execute(self, context: Context) -> OperatorReturn:
         """Test and wait."""
         try:
-            facts = run(Probe(preferences().find_python(), environment()))
+            facts = run(_probe())
         except DreamlatheError as error:
             return self._failed(error)
-        note_test(facts.text)
+        note_test("\n".join(facts.lines))
         self.report({"INFO"}, facts.text)
         return {"FINISHED"}
 
@@ -47,9 +47,14 @@ class DREAMLATHE_OT_environment_test(Operator):
         return {"CANCELLED"}
 
 
+def _probe() -> Probe:
+    chosen = preferences()
+    return Probe(chosen.find_python(), environment(), device=chosen.device)
+
+
 def _finish(probe: Probe) -> None:
     try:
-        note_test(probe.facts().text)
+        note_test("\n".join(probe.facts().lines))
     except DreamlatheError as error:
         note_test(str(error))
 

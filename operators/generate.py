@@ -9,15 +9,15 @@ import bpy
 from bpy.types import Context, Event, Operator
 
 from ..backend.errors import DreamlatheError
-from ..bridge import supervisor
-from ..bridge.blender import OperatorReturn, scene_of, window_manager
-from ..bridge.generation import make_plan, place_result, start_in_background, start_job
+from ..bridge import job_list, queue
+from ..bridge.blender import OperatorReturn, window_manager
+from ..bridge.generation import make_plan, place_result, start_job
 from ..bridge.job import Job, Status, duration, run
-from ..properties import settings_of
+from ..bridge.problems import first_blocking
 
 
 class DREAMLATHE_OT_generate(Operator):
-    """Make a textured mesh from the prompt. Blender stays usable while the worker works."""
+    """Make a textured mesh from the prompt. Blender stays usable meanwhile; while a job runs, others wait for it."""
 
     bl_idname = "dreamlathe.generate"
     bl_label = "Generate"
@@ -25,11 +25,9 @@ class DREAMLATHE_OT_generate(Operator):
 
     @classmethod
     def poll(cls, context: Context) -> bool:
-        if supervisor.running():
-            cls.poll_message_set("A job is running")
-            return False
-        if not settings_of(scene_of(context)).prompt.strip():
-            cls.poll_message_set("Say what to make: the prompt is empty")
+        problem = first_blocking(context)
+        if problem is not None:
+            cls.poll_message_set(problem.text)
             return False
         return True
 
@@ -39,11 +37,12 @@ class DREAMLATHE_OT_generate(Operator):
             return self.execute(context)
         try:
             plan = make_plan(context)
-            start_in_background(plan)
+            ticket = queue.add(plan)
         except DreamlatheError as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
-        self.report({"INFO"}, f"Generating: {plan.request.title}")
+        job_list.refresh()
+        self.report({"INFO"}, f"{'Waiting' if ticket.state == 'waiting' else 'Generating'}: {plan.request.title}")
         return {"FINISHED"}
 
     def execute(self, context: Context) -> OperatorReturn:

@@ -11,8 +11,10 @@ from bpy.types import Context, Event, Operator
 
 from ..backend.errors import DreamlatheError
 from ..bridge import supervisor
-from ..bridge.blender import OperatorReturn, absolute, scene_of, window_manager, with_properties
-from ..bridge.result import import_result, read_placement, read_request
+from ..bridge.blender import OperatorReturn, absolute, scene_of, to_object_mode, window_manager, with_properties
+from ..bridge.generation import make_placement
+from ..bridge.record import read_record
+from ..bridge.result import import_result, last_result, read_request, select_only
 from ..bridge.rig import find_rig, rig_matrix
 from ..preferences import preferences
 from ..properties import from_request, settings_of
@@ -36,9 +38,11 @@ class DREAMLATHE_OT_result_import(Operator):
     def execute(self, context: Context) -> OperatorReturn:
         values = cast("Any", self)
         folder, scene = absolute(values.directory), scene_of(context)
-        matrix = read_placement(folder) or rig_matrix(find_rig(scene, settings_of(scene).rig))
+        noted = read_record(folder)
+        here = make_placement(scene, rig_matrix(find_rig(scene, settings_of(scene).rig)))
+        to_object_mode(context)
         try:
-            result = import_result(folder, scene, matrix)
+            result = import_result(folder, scene, here if noted is None else noted.placement)
             if values.use_settings:
                 from_request(settings_of(scene), read_request(folder))
         except DreamlatheError as error:
@@ -70,10 +74,34 @@ class DREAMLATHE_OT_results_open(Operator):
     def execute(self, context: Context) -> OperatorReturn:
         job = supervisor.job()
         folder = job.folder if job is not None and job.folder.is_dir() else preferences().results_folder()
-        return _open(self, folder)
+        return open_folder(self, folder)
 
 
-def _open(operator: Operator, folder: Path) -> OperatorReturn:
+class DREAMLATHE_OT_result_select(Operator):
+    """Go to object mode, select the last result and make it active. It came while something else was being edited."""
+
+    bl_idname = "dreamlathe.result_select"
+    bl_label = "Select the Result"
+    bl_options = {"REGISTER", "UNDO"}
+
+    @classmethod
+    def poll(cls, context: Context) -> bool:
+        if last_result(context) is None:
+            cls.poll_message_set("There is no result in this scene")
+            return False
+        return True
+
+    def execute(self, context: Context) -> OperatorReturn:
+        result = last_result(context)
+        if result is None:
+            return {"CANCELLED"}
+        to_object_mode(context)
+        select_only(scene_of(context), result)
+        return {"FINISHED"}
+
+
+def open_folder(operator: Operator, folder: Path) -> OperatorReturn:
+    """Open a folder in the file browser of the system."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         bpy.ops.wm.path_open(filepath=str(folder))
@@ -83,4 +111,4 @@ def _open(operator: Operator, folder: Path) -> OperatorReturn:
     return {"FINISHED"}
 
 
-CLASSES = (DREAMLATHE_OT_result_import, DREAMLATHE_OT_results_open)
+CLASSES = (DREAMLATHE_OT_result_import, DREAMLATHE_OT_results_open, DREAMLATHE_OT_result_select)

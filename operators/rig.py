@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from bpy.props import IntProperty
-from bpy.types import Context, Operator
-from mathutils import Matrix
+from bpy.props import IntProperty, StringProperty
+from bpy.types import Camera, Context, Object, Operator
+from mathutils import Matrix, Vector
 
-from ..bridge.blender import OperatorReturn, layer_of, scene_of, with_properties
+from ..bridge.blender import OperatorReturn, areas, layer_of, scene_of, with_properties
 from ..bridge.rig import add_cameras, add_rig, find_rig, rig_matrix
 from ..properties import orbit_of, settings_of
 
@@ -39,10 +39,10 @@ class DREAMLATHE_OT_rig_add(Operator):
 
 
 class DREAMLATHE_OT_cameras_add(Operator):
-    """Add cameras around the rig, in the middle of the orbit's ranges, and look from them."""
+    """Add real cameras around the rig, in the middle of the orbit's ranges, and look from them."""
 
     bl_idname = "dreamlathe.cameras_add"
-    bl_label = "Add Cameras"
+    bl_label = "Cameras from Rig"
     bl_options = {"REGISTER", "UNDO"}
 
     @classmethod
@@ -67,4 +67,74 @@ with_properties(
     {"count": IntProperty(name="Count", description="How many cameras", default=8, min=1, max=256)},
 )
 
-CLASSES = (DREAMLATHE_OT_rig_add, DREAMLATHE_OT_cameras_add)
+
+class DREAMLATHE_OT_camera_look(Operator):
+    """Make this the scene's camera, and look through it."""
+
+    bl_idname = "dreamlathe.camera_look"
+    bl_label = "Look Through"
+    bl_options = {"REGISTER", "UNDO"}
+
+    def execute(self, context: Context) -> OperatorReturn:
+        camera = _camera(self, context)
+        if camera is None:
+            return {"CANCELLED"}
+        scene_of(context).camera = camera
+        for area in areas("VIEW_3D"):
+            cast("Any", area.spaces.active).region_3d.view_perspective = "CAMERA"
+        return {"FINISHED"}
+
+
+class DREAMLATHE_OT_camera_mend(Operator):
+    """Give this camera the perspective that views are made with."""
+
+    bl_idname = "dreamlathe.camera_mend"
+    bl_label = "Set to Perspective"
+    bl_options = {"REGISTER", "UNDO"}
+
+    def execute(self, context: Context) -> OperatorReturn:
+        camera = _camera(self, context)
+        if camera is None:
+            return {"CANCELLED"}
+        cast("Camera", camera.data).type = "PERSP"
+        return {"FINISHED"}
+
+
+class DREAMLATHE_OT_rig_even(Operator):
+    """Give the rig the same positive scale along all axes, so that cameras can be seen from it."""
+
+    bl_idname = "dreamlathe.rig_even"
+    bl_label = "Even the Rig's Scale"
+    bl_options = {"REGISTER", "UNDO"}
+
+    def execute(self, context: Context) -> OperatorReturn:
+        rig = find_rig(scene_of(context), settings_of(scene_of(context)).rig)
+        if rig is None:
+            self.report({"WARNING"}, "There is no rig")
+            return {"CANCELLED"}
+        place, turn, scale = rig.matrix_world.decompose()
+        size = (abs(scale.x) + abs(scale.y) + abs(scale.z)) / 3.0 or 1.0
+        rig.matrix_world = Matrix.LocRotScale(place, turn, Vector((size, size, size)))
+        return {"FINISHED"}
+
+
+def _camera(operator: Operator, context: Context) -> Object | None:
+    """The scene's camera that the operator names; None, with a word of warning, if there is none."""
+    name = str(cast("Any", operator).name)
+    camera = scene_of(context).objects.get(name)
+    if camera is None or camera.type != "CAMERA":
+        operator.report({"WARNING"}, f"There is no camera {name}")
+        return None
+    return camera
+
+
+for _operator in (DREAMLATHE_OT_camera_look, DREAMLATHE_OT_camera_mend):
+    with_properties(_operator, {"name": StringProperty(name="Camera", description="The camera's name")})
+
+CLASSES = (
+    DREAMLATHE_OT_rig_add,
+    DREAMLATHE_OT_cameras_add,
+    DREAMLATHE_OT_camera_look,
+    DREAMLATHE_OT_camera_mend,
+    DREAMLATHE_OT_rig_even,
+)

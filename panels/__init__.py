@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from ..bridge.blender import register_classes, unregister_classes
-from . import cameras, job, mesh, prompt, quality
+from . import cameras, jobs, mesh, past_jobs, quality, source
 
-CLASSES = (*prompt.CLASSES, *cameras.CLASSES, *quality.CLASSES, *mesh.CLASSES, *job.CLASSES)
+CLASSES = (
+    *source.CLASSES,
+    *cameras.CLASSES,
+    *quality.CLASSES,
+    *mesh.CLASSES,
+    *jobs.CLASSES,
+    *past_jobs.CLASSES,
+)
 
 
 def register() -> None:

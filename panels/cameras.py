@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from bpy.types import Context, Panel
+from bpy.types import Context, Panel, UILayout
 
 from ..bridge.blender import scene_of
 from ..bridge.rig import camera_objects, find_rig
 from .common import SidebarPanel, columns, layout_of, shown
+
+_SHOWN = 8
+"""Cameras that are listed by name."""
 
 
 class DREAMLATHE_PT_cameras(SidebarPanel, Panel):
@@ -27,15 +30,16 @@ class DREAMLATHE_PT_cameras(SidebarPanel, Panel):
             return
         if settings.camera_source == "COLLECTION":
             layout.prop(settings, "camera_collection")
-        count = len(camera_objects(context, settings.camera_source, settings.camera_collection))
-        text = "1 camera" if count == 1 else f"{count} cameras"
-        layout.label(text=text, icon="OUTLINER_DATA_CAMERA" if count else "ERROR")
+        _draw_cameras(context, layout)
 
 
 class DREAMLATHE_PT_orbit(SidebarPanel, Panel):
     bl_label = "Orbit"
     bl_parent_id = "DREAMLATHE_PT_cameras"
     bl_options = {"DEFAULT_CLOSED"}
+
+    def draw_header_preset(self, context: Context) -> None:
+        layout_of(self).prop(shown(context), "show_orbit", text="", icon="HIDE_OFF", emboss=False)
 
     def draw(self, context: Context) -> None:
         settings, layout = shown(context), layout_of(self)
@@ -47,6 +51,21 @@ class DREAMLATHE_PT_orbit(SidebarPanel, Panel):
             column.prop(settings.orbit, name)
         layout.prop(settings.orbit, "area_share")
         layout.operator("dreamlathe.cameras_add", icon="OUTLINER_OB_CAMERA")
+
+
+def _draw_cameras(context: Context, layout: UILayout) -> None:
+    """How many there are, and a button to look through each."""
+    settings = shown(context)
+    cameras = camera_objects(context, settings.camera_source, settings.camera_collection)
+    text = "1 camera" if len(cameras) == 1 else f"{len(cameras)} cameras"
+    layout.label(text=text, icon="OUTLINER_DATA_CAMERA" if cameras else "ERROR")
+    column = layout.column(align=True)
+    for camera in cameras[:_SHOWN]:
+        row = column.row(align=True)
+        row.label(text=camera.name)
+        row.operator("dreamlathe.camera_look", text="", icon="VIEW_CAMERA").name = camera.name
+    if len(cameras) > _SHOWN:
+        column.label(text=f"and {len(cameras) - _SHOWN} more")
 
 
 CLASSES = (DREAMLATHE_PT_cameras, DREAMLATHE_PT_orbit)

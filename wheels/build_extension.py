@@ -1,6 +1,6 @@
 """Build the extension's zip with Blender's own tool and validate it. Runs in an environment with the bpy wheel.
 
-``python wheels/build_extension.py [--out dist]``. The zip holds what git knows (and what is new and not ignored), less
+``python wheels/build_extension.py [--out dist] [--repository DIR]``. The zip holds what git knows (and what is new and not ignored), less
 what blender_manifest.toml leaves out, so that no environment, result or other ignored file of the working tree gets in.
 """
 
@@ -52,6 +52,18 @@ def build(source: Path, folder: Path) -> Path:
     return target
 
 
+def add_to_repository(archive: Path, folder: Path) -> Path:
+    """Put the zip into a folder that any web server can offer as an extension repository; returns its index.
+
+    Blender takes the address of the index as a remote repository. ``index.html`` shows the same to people.
+    """
+    tool, _ = blender_tool()
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(archive, folder / archive.name)
+    _run(tool, "server-generate", f"--repo-dir={folder}", "--html")
+    return folder / "index.json"
+
+
 def copy_known_files(source: Path, target: Path) -> None:
     """Copy what git tracks or would track; all of it where the source is no repository (an unpacked archive)."""
     command = ["git", "-C", str(source), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
@@ -76,8 +88,12 @@ def main() -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(description="Build and validate the extension's zip.")
     parser.add_argument("--out", type=Path, default=ROOT / "dist", help="the folder for the zip (default: dist)")
+    parser.add_argument("--repository", type=Path, help="also put it into this folder as a static repository")
+    options = parser.parse_args()
     try:
-        target = build(ROOT, parser.parse_args().out.resolve())
+        target = build(ROOT, options.out.resolve())
+        if options.repository is not None:
+            print(f"{add_to_repository(target, options.repository.resolve())}: the repository's index.")
     except BuildError as error:
         print(f"The extension was not built: {error}", file=sys.stderr)
         return 1

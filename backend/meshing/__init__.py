@@ -7,7 +7,7 @@ from .extract import extract_mesh
 from .mesh import Mesh
 from .metrics import chamfer_distance, sample_surface, volume_iou
 from .rasterize import render_mesh
-from .turntable import write_turntable
+from .turntable import write_thumbnail, write_turntable
 from .voxelize import voxelize
 
 __all__ = [
@@ -21,5 +21,6 @@ __all__ = [
     "voxelize",
     "write_glb",
     "write_obj",
+    "write_thumbnail",
     "write_turntable",
 ]

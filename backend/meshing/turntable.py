@@ -1,4 +1,4 @@
-"""The object from all around: one picture of many views, and an animation."""
+"""The object from all around: one picture of many views, an animation, and a thumbnail."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ FRAME_MILLISECONDS = 80
 ANIMATION_ELEVATION = 20.0
 DISTANCE, FIELD_OF_VIEW = 3.0, 40.0
 """The ball of radius 1 just fits: asin(1 / 3) is 19.5°."""
+THUMBNAIL_AZIMUTH, THUMBNAIL_ELEVATION = 30.0, 20.0
 
 
 def write_turntable(mesh: Mesh, png_path: str | Path, animation_path: str | Path, size: int = 256) -> None:
@@ -40,6 +41,15 @@ def write_turntable(mesh: Mesh, png_path: str | Path, animation_path: str | Path
     write_atomically(Path(png_path), png_bytes(sheet))
     frames = _views(mesh, np.arange(FRAMES) * (360.0 / FRAMES), ANIMATION_ELEVATION, size)
     write_atomically(Path(animation_path), _animation(frames, kind))
+
+
+def write_thumbnail(mesh: Mesh, path: str | Path, size: int = 256) -> None:
+    """Write one view, from the front, the side and above, on nothing: a PNG with transparency, ``size`` pixels square.
+
+    Raises OutputError if the path cannot be written.
+    """
+    camera = orbit_cameras(THUMBNAIL_AZIMUTH, THUMBNAIL_ELEVATION, DISTANCE, FIELD_OF_VIEW)
+    write_atomically(Path(path), png_bytes(to_bytes(render_mesh(mesh, camera, size, size)[0])))
 
 
 def _views(mesh: Mesh, azimuths: ArrayLike, elevation: float, size: int) -> Bytes:

@@ -46,6 +46,8 @@ from .state import RunState
 MAX_RESTARTS = 1
 _CHECK_PARAMETERS_EVERY = 10
 _REPORT_SECONDS = 0.2
+_PREVIEW_SECONDS = 4.0
+"""Previews come at least so often; they draw no random numbers, so this changes nothing else."""
 
 
 def optimize(
@@ -76,6 +78,11 @@ def optimize(
             return loop.state.field, loop.state.occupancy, metrics
         except Unhealthy as error:
             loop.recover(error)
+
+
+def total_steps(request: Request, guidance: Guidance | None) -> int:
+    """Steps of both parts of a run; there is a second part where the guidance can paint."""
+    return request.optimize.iterations + (request.refine.iterations if isinstance(guidance, Painter) else 0)
 
 
 @dataclass(frozen=True)
@@ -109,9 +116,8 @@ class _Loop:
         self.saved_at = -1
         self.recent: deque[float] = deque(maxlen=50)
         self.reported = 0.0
-        self.steps = request.optimize.iterations
-        if isinstance(guidance, Painter):
-            self.steps += request.refine.iterations
+        self.steps = total_steps(request, guidance)
+        self.previewed = time.perf_counter()
         self._adopt(RunState.fresh(request, device))
         self._resume()
 
@@ -129,7 +135,8 @@ class _Loop:
             tally.step += 1
             self._time(time.perf_counter() - started)
             at_end = tally.step == self.steps
-            if at_end or tally.step % settings.preview_every == 0:
+            overdue = time.perf_counter() - self.previewed > _PREVIEW_SECONDS
+            if at_end or overdue or tally.step % settings.preview_every == 0:
                 self._preview()
             if at_end:
                 self._check_result()
@@ -336,6 +343,7 @@ class _Loop:
         self.saved_at = self.state.tally.step
 
     def _preview(self) -> None:
+        self.previewed = time.perf_counter()
         path = self.folder / "preview.png"
         write_atomically(path, preview_png(render_preview(self.renderer)))
         self.report(Preview(str(path), self.state.tally.step))

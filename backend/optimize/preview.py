@@ -1,4 +1,4 @@
-"""The picture that shows how far a run is: four sides in a row."""
+"""The picture that shows how far a run is: four sides, two by two."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ def render_preview(renderer: Renderer) -> RenderOutput:
 
 
 def preview_png(output: RenderOutput) -> bytes:
-    """The views side by side, as a PNG file's bytes."""
+    """Front and +X side above back and −X side, as a PNG file's bytes."""
     views = linear_to_srgb(output.rgb).clamp(0, 1).nan_to_num().cpu().numpy()
-    row = np.concatenate(list(np.round(views * 255).astype(np.uint8)), axis=1)
+    front, right, back, left = np.round(views * 255).astype(np.uint8)
+    sheet = np.block([[[front], [right]], [[back], [left]]])
     buffer = io.BytesIO()
-    Image.fromarray(row).save(buffer, "PNG")
+    Image.fromarray(sheet).save(buffer, "PNG")
     return buffer.getvalue()

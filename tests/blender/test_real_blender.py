@@ -136,7 +136,14 @@ def test_ctrl_c_cancels(home: Path, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not WINDOW, reason="needs a screen: set BLENDER_WINDOW to the command that starts Blender on it")
 def test_the_window(home: Path, tmp_path: Path) -> None:
-    script = ["--python", str(ROOT / "tests" / "blender" / "window.py"), "--", str(home / "python"), str(tmp_path)]
+    script = [
+        "--enable-event-simulate",
+        "--python",
+        str(ROOT / "tests" / "blender" / "window.py"),
+        "--",
+        str(home / "python"),
+        str(tmp_path),
+    ]
     done = blender(home, *script, start=WINDOW, timeout=300)
     assert done.returncode == 0, done.stderr + done.stdout
     assert "window: all is well" in done.stdout

@@ -20,6 +20,8 @@ bpy: Any = importlib.import_module("bpy")
 STAND_IN, RESULTS, *HOLD = sys.argv[sys.argv.index("--") + 1 :]
 NAME = next(each.module for each in bpy.context.preferences.addons if each.module.endswith(".dreamlathe"))
 supervisor: Any = importlib.import_module(f"{NAME}.bridge.supervisor")
+queue: Any = importlib.import_module(f"{NAME}.bridge.queue")
+frames: Any = importlib.import_module(f"{NAME}.bridge.frames")
 client: Any = importlib.import_module(f"{NAME}.bridge.worker_client")
 drawn: set[str] = set()
 
@@ -47,6 +49,12 @@ def view() -> Any:
     area = next(area for area in bpy.context.window_manager.windows[0].screen.areas if area.type == "VIEW_3D")
     area.spaces.active.show_region_ui = True
     return area
+
+
+def redraw() -> None:
+    """Draw all of the 3D view anew."""
+    for region in view().regions:
+        region.tag_redraw()
 
 
 def invoke(operator: Any, **values: Any) -> Any:
@@ -85,15 +93,19 @@ def story() -> Iterator[float]:
         if region.type == "UI":
             region.active_panel_category = "Dreamlathe"
     view().tag_redraw()
-    yield from until(lambda: "DREAMLATHE_PT_job" in drawn, "the panels are drawn")
-    assert {"DREAMLATHE_PT_prompt", "DREAMLATHE_PT_cameras", "DREAMLATHE_PT_quality"} <= drawn, drawn
+    yield from until(lambda: "DREAMLATHE_PT_jobs" in drawn, "the panels are drawn")
+    assert {"DREAMLATHE_PT_source", "DREAMLATHE_PT_cameras", "DREAMLATHE_PT_quality"} <= drawn, drawn
     assert not bpy.app.timers.is_registered(supervisor._tick)
     yield from picture("idle")
     yield from generate()
     yield from undo()
     yield from cancel()
+    yield from escape()
+    yield from pause_and_queue()
+    yield from another_file()
     yield from edit_mode()
     yield from failure()
+    tell()
 
 
 def generate() -> Iterator[float]:
@@ -107,14 +119,14 @@ def generate() -> Iterator[float]:
     assert supervisor.job().status.active
     yield from until(lambda: supervisor.job().status.step > 20, "the job advances beside the interface")
     drawn.clear()
-    yield from until(lambda: "DREAMLATHE_PT_job" in drawn, "progress is drawn")
+    yield from until(lambda: "DREAMLATHE_PT_jobs" in drawn, "progress is drawn")
     yield from picture("running")
     assert invoke(bpy.ops.dreamlathe.cancel) == {"FINISHED"}
-    yield from until(lambda: not supervisor.running(), "the job ends")
+    yield from until(lambda: not queue.busy(), "the job ends")
     settings.prompt = "a red duck"
     bpy.ops.ed.undo_push(message="Prompt")
     assert invoke(bpy.ops.dreamlathe.generate) == {"FINISHED"}
-    yield from until(lambda: not supervisor.running(), "the job ends")
+    yield from until(lambda: not queue.busy(), "the job ends")
     yield 0.3
     assert supervisor.job().status.state == "finished", supervisor.job().status
     assert "a red duck" in bpy.data.objects
@@ -148,9 +160,76 @@ def cancel() -> Iterator[float]:
     step = supervisor.job().status.step
     yield from until(lambda: supervisor.job().status.step > step, "the job goes on after an undo")
     assert invoke(bpy.ops.dreamlathe.cancel) == {"FINISHED"}
-    yield from until(lambda: not supervisor.running(), "the job ends")
+    yield from until(lambda: not queue.busy(), "the job ends")
     assert supervisor.job().status.state == "cancelled"
     assert not list(client._alive)
+
+
+def escape() -> Iterator[float]:
+    """Escape over the 3D view ends the job; over nothing of ours it does what it always does."""
+    if not bpy.app.use_event_simulate:
+        print("window: no simulated events, so Escape was not tried")
+        return
+    bpy.context.scene.dreamlathe.prompt = "a duck that takes long"
+    invoke(bpy.ops.dreamlathe.generate)
+    yield from until(lambda: supervisor.job().status.step > 5, "the job advances")
+    window, area = bpy.context.window_manager.windows[0], view()
+    place = {"x": area.x + area.width // 3, "y": area.y + area.height // 2}
+    window.event_simulate(type="MOUSEMOVE", value="NOTHING", **place)
+    yield 0.3
+    for value in ("PRESS", "RELEASE"):
+        window.event_simulate(type="ESC", value=value, **place)
+    yield from until(lambda: not queue.busy(), "Escape ends the job")
+    assert supervisor.job().status.state == "cancelled"
+
+
+def pause_and_queue() -> Iterator[float]:
+    """One is held and its process goes; the next takes its turn; the held one goes on from the panel."""
+    scene = bpy.context.scene.dreamlathe
+    scene.prompt = "a duck that takes long"
+    invoke(bpy.ops.dreamlathe.generate)
+    yield from until(lambda: supervisor.job().status.step > 5, "the job advances")
+    held = queue.current()
+    scene.prompt = "a green duck"
+    invoke(bpy.ops.dreamlathe.generate)
+    assert [ticket.state for ticket in queue.tickets()] == ["running", "waiting"]
+    invoke(bpy.ops.dreamlathe.pause)
+    yield from until(lambda: not queue.busy(), "the other job ends")
+    assert held.state == "paused"
+    assert "a green duck" in bpy.data.objects
+    assert not list(client._alive)
+    invoke(bpy.ops.dreamlathe.resume, folder=str(held.plan.folder))
+    yield from until(lambda: held.status is not None and held.status.step > 5, "the held job goes on")
+    invoke(bpy.ops.dreamlathe.cancel)
+    yield from until(lambda: not queue.tickets(), "the job ends")
+
+
+def another_file() -> Iterator[float]:
+    """A file that is loaded while a job runs does not end it, and gets its result if it is the job's own."""
+    path = str(Path(RESULTS) / "own.blend")
+    bpy.ops.wm.save_as_mainfile(filepath=path)
+    bpy.context.scene.dreamlathe.prompt = "a yellow duck that takes a while"
+    bpy.ops.wm.save_mainfile()
+    invoke(bpy.ops.dreamlathe.generate)
+    yield from until(lambda: supervisor.job().status.step > 1, "the job advances")
+    bpy.ops.wm.open_mainfile(filepath=path)
+    yield 0.5
+    assert queue.busy()
+    for region in view().regions:
+        if region.type == "UI":
+            region.active_panel_category = "Dreamlathe"
+    yield from until(lambda: not queue.busy(), "the job ends")
+    assert supervisor.job().status.state == "finished", supervisor.job().status
+    assert any(each.name.startswith("a yellow duck") for each in bpy.data.objects)
+
+
+def tell() -> None:
+    """How long Blender was held up by us."""
+    for name, tally in sorted(frames.tallies().items()):
+        print(f"window: {name}: {tally.calls} calls, longest {tally.longest * 1e3:.1f} ms")
+    name, seconds = frames.longest()
+    print(f"window: held up for the longest time: {name}, {seconds * 1e3:.1f} ms")
+    assert seconds < 3 * frames.LIMIT, "what others do on this machine is not that much"
 
 
 def edit_mode() -> Iterator[float]:
@@ -164,10 +243,12 @@ def edit_mode() -> Iterator[float]:
         bpy.ops.mesh.primitive_cube_add()
         bpy.ops.object.mode_set(mode="EDIT")
     assert invoke(bpy.ops.dreamlathe.generate) == {"FINISHED"}
-    yield from until(lambda: not supervisor.running(), "the job ends")
+    yield from until(lambda: not queue.busy(), "the job ends")
     yield 0.3
     assert "a red duck" in bpy.data.objects
     assert bpy.context.view_layer.objects.active.mode == "EDIT"
+    assert invoke(bpy.ops.dreamlathe.result_select) == {"FINISHED"}
+    assert bpy.context.view_layer.objects.active.name == "a red duck"
     with bpy.context.temp_override(window=window, area=area, region=region):
         bpy.ops.object.mode_set(mode="OBJECT")
     yield 0.2
@@ -177,10 +258,11 @@ def failure() -> Iterator[float]:
     """A failed job says so in the panel."""
     bpy.context.scene.dreamlathe.prompt = "a duck that dies"
     assert invoke(bpy.ops.dreamlathe.generate) == {"FINISHED"}
-    yield from until(lambda: not supervisor.running(), "the job ends")
+    yield from until(lambda: not queue.busy(), "the job ends")
     assert supervisor.job().status.state == "failed"
     drawn.clear()
-    yield from until(lambda: "DREAMLATHE_PT_job" in drawn, "the failure is drawn")
+    redraw()
+    yield from until(lambda: "DREAMLATHE_PT_jobs" in drawn, "the failure is drawn")
     yield from picture("failed")
 
 

@@ -47,6 +47,7 @@ def _empty_scene(_enabled: None) -> Iterator[None]:
     bpy.ops.wm.read_homefile(use_empty=True)
     yield
     part("bridge.supervisor").shutdown()
+    part("bridge.queue").clear()
     addon: Any = bpy.context.preferences.addons[PACKAGE].preferences
     addon.python = addon.results = ""
 

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from glb_fixture import write_result
+from glb_fixture import png, write_result
 
 
 def say(event: str, **values: Any) -> None:
@@ -45,8 +45,12 @@ def work(folder: Path, request: dict[str, Any]) -> None:
     say("message", level="warning", text="This is a stand-in.")
     print("a library prints this")
     say("phase", name="optimize", message="")
-    total = 100_000 if "takes long" in prompt or "ignores" in prompt else 20
+    total = 100_000 if "takes long" in prompt or "ignores" in prompt else 150 if "takes a while" in prompt else 20
     for step in range(1, total + 1):
+        if step == 5:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "preview.png").write_bytes(png(96))
+            say("preview", path=str(folder / "preview.png"), step=step)
         say("progress", step=step, total=total, seconds_left=float(total - step), loss=0.5)
         if total > 20:
             asked = command(0.01)
@@ -66,6 +70,8 @@ def main() -> None:
         if asked is None or asked["command"] == "quit":
             return
         if asked["command"] == "run":
+            if "start_from" in asked:  # a folder with a record of its own is there already
+                (Path(asked["folder"]) / "command.json").write_text(json.dumps(asked))
             work(Path(asked["folder"]), asked["request"])
 
 

@@ -70,6 +70,17 @@ def test_what_a_probe_finds(module: Any, tmp_path: Path) -> None:
     assert module.run(module.Probe(python, {})).text == "Python 3.11.9, torch 2.6, diffusers 0.32, on CPU"
 
 
+def test_what_a_probe_tells(module: Any, tmp_path: Path) -> None:
+    facts = (
+        '{"python": "3", "torch": "2", "diffusers": "0", "transformers": "4", "device": "A GPU", "numpy": "2", '
+        '"memory_free": 6e9, "memory": 8e9, "tinycudann": true, "step_seconds": 0.06}'
+    )
+    lines = module.run(module.Probe(program(tmp_path / "python", f"#!/bin/sh\necho '{facts}'\n"), {})).lines
+    assert "6.0 of 8.0 GB of memory are free" in lines
+    assert "tiny-cuda-nn: yes" in lines
+    assert "0.060 s a step, so 2 min for the 1640 of Standard" in lines
+
+
 def test_what_a_probe_misses(module: Any) -> None:
     """This interpreter has Blender and no PyTorch."""
     with pytest.raises(module.SetupError, match=r"lacks something .*torch"):
@@ -96,4 +107,4 @@ def test_the_operator_says_what_it_found(extension: Any, tmp_path: Path) -> None
     facts = '{"python": "3", "torch": "2", "diffusers": "0", "transformers": "4", "device": "CPU"}'
     preferences.python = str(program(tmp_path / "python", f"#!/bin/sh\necho '{facts}'\n"))
     assert bpy.ops.dreamlathe.environment_test() == {"FINISHED"}
-    assert "torch 2" in extension("preferences")._last_test[0]
+    assert "torch 2" in extension("preferences")._told["test"]

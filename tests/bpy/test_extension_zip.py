@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import json
 import zipfile
 from pathlib import Path
 from types import ModuleType
@@ -35,7 +37,18 @@ def test_the_zip_is_valid_and_holds_what_runs(builder: ModuleType, tmp_path: Pat
     ]
     assert outside == []
     assert [name for name in names if name.startswith(".") or "__pycache__" in name] == []
-    assert target.stat().st_size < 60e6
+    assert {f"presets/dreamlathe/quality/{name}.py" for name in ("Draft", "Standard", "High")} <= names
+    assert target.stat().st_size < 40e6
+
+
+def test_a_static_repository_lists_it(builder: ModuleType, tmp_path: Path) -> None:
+    index = builder.add_to_repository(builder.build(ROOT, tmp_path / "dist"), tmp_path / "site")
+    (entry,) = json.loads(index.read_text(encoding="utf-8"))["data"]
+    assert (entry["id"], entry["type"], entry["blender_version_min"]) == ("dreamlathe", "add-on", "4.2.0")
+    archive = index.parent / entry["archive_url"]
+    assert archive.stat().st_size == entry["archive_size"]
+    assert entry["archive_hash"] == f"sha256:{hashlib.sha256(archive.read_bytes()).hexdigest()}"
+    assert "dreamlathe" in (index.parent / "index.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

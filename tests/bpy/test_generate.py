@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.bpy.blender import Matrix, bpy
+from tests.bpy.blender import Matrix, Vector, bpy
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,7 +44,7 @@ def test_the_operator_says_what_went_wrong(backend_python: Path, settings: Any, 
     assert len(bpy.data.objects) == 0
 
 
-def test_the_operator_needs_a_prompt(settings: Any) -> None:
+def test_the_operator_needs_a_prompt(backend_python: Path, settings: Any) -> None:
     assert not bpy.ops.dreamlathe.generate.poll()
     settings.prompt = "  "
     assert not bpy.ops.dreamlathe.generate.poll()
@@ -87,7 +87,9 @@ def test_the_command_reads_the_rig_and_the_settings_of_a_file(command: Any, exte
     assert (request["seed"], request["mesh"]["faces"], request["guidance"]["guidance_scale"]) == (5, 777, 30.0)
     assert [each["name"] for each in request["cameras"]] == ["Camera 0", "Camera 1"]
     assert [row[3] for row in request["cameras"][0]["camera_to_world"]] == pytest.approx([4, 0, 0, 1])
-    assert np.allclose(bpy.data.objects["a red duck"].matrix_world, Matrix.LocRotScale((1, 2, 3), None, (2, 2, 2)))
+    result = bpy.data.objects["a red duck"]
+    base = Vector((0.0, -0.2, -0.4))  # of the stand-in's box
+    assert np.allclose(result.matrix_world, Matrix.LocRotScale(Vector((1, 2, 3)) + 2 * base, None, (2, 2, 2)))
     assert Path(bpy.data.filepath) == tmp_path / "out" / "scene.blend"
 
 

@@ -169,10 +169,10 @@ def test_the_timer_steps_the_job_and_places_the_result(extension: Any, backend_p
     """Timers do not fire without a window, so the test plays the timer."""
     settings.prompt = "a red duck"
     generation, supervisor = extension("bridge.generation"), extension("bridge.supervisor")
-    job = generation.start_in_background(generation.make_plan(bpy.context))
+    job = extension("bridge.queue").add(generation.make_plan(bpy.context)).job
     assert supervisor.running()
     assert bpy.app.timers.is_registered(supervisor._tick)
-    assert not bpy.ops.dreamlathe.generate.poll()
+    assert bpy.ops.dreamlathe.generate.poll()  # another job would wait
     deadline = time.monotonic() + 20
     while supervisor._tick() is not None:
         assert time.monotonic() < deadline
@@ -187,7 +187,7 @@ def test_the_timer_steps_the_job_and_places_the_result(extension: Any, backend_p
 def test_a_result_whose_scene_is_gone_is_kept_in_its_folder(extension: Any, backend_python: Any, settings: Any) -> None:
     settings.prompt = "a red duck"
     generation, supervisor = extension("bridge.generation"), extension("bridge.supervisor")
-    job = generation.start_in_background(generation.make_plan(bpy.context))
+    job = extension("bridge.queue").add(generation.make_plan(bpy.context)).job
     bpy.ops.wm.read_homefile(use_empty=True)  # another file is opened meanwhile
     while supervisor._tick() is not None:
         time.sleep(0.02)
@@ -201,7 +201,7 @@ def test_the_cancel_operator(extension: Any, backend_python: Any, settings: Any)
     settings.prompt = "a duck that takes long"
     generation, supervisor = extension("bridge.generation"), extension("bridge.supervisor")
     assert not bpy.ops.dreamlathe.cancel.poll()
-    job = generation.start_in_background(generation.make_plan(bpy.context))
+    job = extension("bridge.queue").add(generation.make_plan(bpy.context)).job
     assert bpy.ops.dreamlathe.cancel() == {"FINISHED"}
     while supervisor._tick() is not None:
         time.sleep(0.02)

@@ -201,3 +201,32 @@ def test_sources(extension: Any, settings: Any) -> None:
     assert [row[3] for row in plan.request.cameras[0].camera_to_world][:3] == pytest.approx([4, 0, 0])
     settings.camera_source = "ORBIT"
     assert extension("bridge.generation").make_plan(bpy.context, python="python").request.cameras == ()
+
+
+def test_the_range_that_is_drawn_is_where_cameras_stand(extension: Any) -> None:
+    """Every point is at a distance and an elevation of the range; the four corners are among them."""
+    module, orbit = extension("bridge.rig_shape"), extension("backend.request").OrbitRig
+    drawn = module.orbit_range(orbit(azimuth=(-30, 90), elevation=(0, 45), distance=(2, 3)))
+    assert drawn.shape[1] == 3
+    assert len(drawn) % 2 == 0
+    far = np.linalg.norm(drawn, axis=1)
+    assert set(np.round(far, 4)) == {2.0, 3.0}
+    rise = np.degrees(np.arcsin(drawn[:, 2] / far))
+    turn = np.degrees(np.arctan2(drawn[:, 0], -drawn[:, 1]))
+    assert (rise > -1e-3).all() and (rise < 45.001).all()
+    assert (turn > -30.001).all() and (turn < 90.001).all()
+    corners = plain.orbit_cameras([-30, -30, 90, 90], [0, 45, 0, 45], 2.0, 40.0).position
+    for corner in corners:
+        assert np.linalg.norm(drawn - corner, axis=1).min() < 1e-4
+    whole = module.orbit_range(orbit())
+    assert np.linalg.norm(whole, axis=1) == pytest.approx(3.0, rel=1e-5)
+    front = module.front_arrow()
+    assert front[:, 1].min() < -1.0  # out of the ball, where the object looks
+    assert np.abs(front[:, 2]).max() == 0.0
+
+
+def test_look_through_a_camera(settings: Any) -> None:
+    bpy.ops.dreamlathe.cameras_add(count=2)
+    assert bpy.ops.dreamlathe.camera_look(name="Orbit 2") == {"FINISHED"}
+    assert bpy.context.scene.camera.name == "Orbit 2"
+    assert bpy.ops.dreamlathe.camera_look(name="Nobody") == {"CANCELLED"}

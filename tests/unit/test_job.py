@@ -30,14 +30,14 @@ from backend.errors import (
 from backend.events import Event, Failed, Finished, Phase, Preview, Progress, decode
 from backend.files import locked
 from backend.job import describe, exit_code, run_job
-from backend.request import Request
-from tests.unit.silhouette import SilhouetteGuidance, small_request
+from backend.request import RefineSettings, Request
+from tests.unit.silhouette import BluePainter, SilhouetteGuidance, small_request
 
 REQUEST = small_request(24, resolution=20, checkpoint_every=10, preview_every=12).replace(device="cpu")
 FILES = {
     *("request.json", "log.txt", "events.jsonl", "metrics.json", "preview.png", ".lock"),
     *("checkpoint.safetensors", "checkpoint.previous.safetensors"),
-    *("mesh.glb", "mesh.obj", "mesh.mtl", "mesh.png", "turntable.png", "turntable.webp"),
+    *("mesh.glb", "mesh.obj", "mesh.mtl", "mesh.png", "turntable.png", "turntable.webp", "thumbnail.png"),
 }
 
 
@@ -121,7 +121,7 @@ def test_events_tell_the_story(done: tuple[Path, list[Event]]) -> None:
     phases = [event.name for event in events if isinstance(event, Phase)]
     assert list(dict.fromkeys(phases)) == ["environment", "model", "optimize", "mesh", "bake", "done"]
     assert isinstance(events[-1], Finished)
-    assert [event.step for event in events if isinstance(event, Preview)] == [12, 24]
+    assert {12, 24} <= {event.step for event in events if isinstance(event, Preview)}  # and more on a slow machine
     progress = [event for event in events if isinstance(event, Progress)]
     assert all(event.seconds_left >= 0 for event in progress)
     assert (progress[-1].step, progress[-1].total) == (100, 100)
@@ -322,3 +322,74 @@ def test_exit_codes() -> None:
     assert {exit_code(describe(error).code) for error in (DivergedError(""), SetupError(""), KeyError("x"))} == {1}
     assert exit_code(describe(Cancelled("")).code) == exit_code(describe(KeyboardInterrupt()).code) == 130
     assert describe(RequestError("Bad.", "Do good.")) == Failed("request", "Bad.", "Do good.")
+
+
+def test_a_job_goes_on_from_the_end_of_another(done: tuple[Path, list[Event]], tmp_path: Path) -> None:
+    """Only the steps that are more are made, and metrics.json tells of it; asked again, it is finished."""
+    longer = REQUEST.replace(optimize=dataclasses.replace(REQUEST.optimize, iterations=32))
+    events: list[Event] = []
+    run_job(longer, tmp_path / "job", events.append, never, start_from=done[0])
+    steps = [event.step for event in events if isinstance(event, Progress) and event.total == 32]
+    assert min(steps) > 24
+    assert steps[-1] == 32
+    metrics = json.loads((tmp_path / "job" / "metrics.json").read_text())
+    assert metrics["start_from"] == REQUEST.digest()
+    assert metrics["optimize"]["steps"] == 32
+    again: list[Event] = []
+    run_job(longer, tmp_path / "job", again.append, never, start_from=done[0])
+    assert [event.message for event in again if isinstance(event, Phase)] == ["This request is finished already."]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"seed": 5, "iterations": 32}, "differs in more"), ({"iterations": 24}, "as many steps"), (None, "no job")],
+)
+def test_what_a_job_cannot_go_on_from(
+    done: tuple[Path, list[Event]], tmp_path: Path, changes: dict[str, int] | None, words: str
+) -> None:
+    values = dict(changes or {})
+    optimize = dataclasses.replace(REQUEST.optimize, iterations=values.pop("iterations", 32))
+    origin = done[0] if changes is not None else tmp_path
+    with pytest.raises(RequestError, match=words):
+        run_job(REQUEST.replace(optimize=optimize, **values), tmp_path / "job", nothing, never, start_from=origin)
+    assert not (tmp_path / "job").exists()
+
+
+def test_more_steps_are_distilled_before_the_painting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They follow on the first part of the other job, and the second part is made anew."""
+    painters: list[BluePainter] = []
+
+    def load(*_: Any) -> BluePainter:
+        painters.append(BluePainter())
+        return painters[-1]
+
+    monkeypatch.setattr(backend.guidance, "load_guidance", load)
+    request = REQUEST.replace(refine=RefineSettings(iterations=12, views=3, visits=2))
+    longer = request.replace(optimize=dataclasses.replace(REQUEST.optimize, iterations=32))
+    origin = run_job(request, tmp_path / "origin", nothing, never)
+    before = (origin / "checkpoint.safetensors").read_bytes()
+    events: list[Event] = []
+    run_job(longer, tmp_path / "job", events.append, never, start_from=origin)
+    assert any(isinstance(event, Phase) and event.message == "Optimizing for 44 steps." for event in events)
+    steps = [event.step for event in events if isinstance(event, Progress) and event.total == 44]
+    assert (min(steps) > 24, steps[-1]) == (True, 44)
+    assert [(each.calls, len(each.painted)) for each in painters] == [(24, 6), (8, 6)]
+    assert json.loads((tmp_path / "job" / "metrics.json").read_text())["optimize"]["steps"] == 44
+    assert (origin / "checkpoint.safetensors").read_bytes() == before
+
+
+def test_a_job_that_goes_on_is_stopped_and_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the same mesh as in one go, and from its own checkpoint."""
+    monkeypatch.setattr(backend.guidance, "load_guidance", lambda *_: BluePainter())
+    request = REQUEST.replace(refine=RefineSettings(iterations=12, views=3, visits=2))
+    longer = request.replace(optimize=dataclasses.replace(REQUEST.optimize, iterations=32))
+    origin = run_job(request, tmp_path / "origin", nothing, never)
+    whole = run_job(longer, tmp_path / "whole", nothing, never, start_from=origin)
+    stop = StopAt()
+    stop.asked = 9
+    with pytest.raises(Cancelled, match="after step 3"):
+        run_job(longer, tmp_path / "parts", stop.report, stop, start_from=origin)
+    for name in ("checkpoint.safetensors", "checkpoint.previous.safetensors"):
+        (origin / name).unlink()
+    run_job(longer, tmp_path / "parts", nothing, never, start_from=origin)
+    assert (tmp_path / "parts" / "mesh.glb").read_bytes() == (whole / "mesh.glb").read_bytes()

@@ -13,7 +13,7 @@ from PIL import Image
 
 from backend.cameras import CameraBatch, orbit_cameras, world_to_ndc
 from backend.errors import OutputError
-from backend.meshing import Mesh, read_mesh, render_mesh, write_glb, write_obj, write_turntable
+from backend.meshing import Mesh, read_mesh, render_mesh, write_glb, write_obj, write_thumbnail, write_turntable
 from backend.meshing.mesh import weld
 
 COLOURS = np.array(
@@ -283,6 +283,17 @@ def test_turntable(ending: str, mesh: Mesh, tmp_path: Path):
     with Image.open(tmp_path / f"turntable{ending}") as animation:
         assert getattr(animation, "n_frames", 1) == 36
         assert animation.size == (48, 48)
+
+
+def test_thumbnail(mesh: Mesh, tmp_path: Path):
+    """From the front, the side and above, with nothing around it."""
+    write_thumbnail(mesh, tmp_path / "thumbnail.png", size=64)
+    picture = np.asarray(Image.open(tmp_path / "thumbnail.png"))
+    assert picture.shape == (64, 64, 4)
+    assert picture[0, 0, 3] == 0
+    assert picture[32, 32, 3] == 255
+    solid = picture[picture[..., 3] == 255][:, :3].argmax(axis=1)
+    assert {1, 2} <= set(solid.tolist())  # the +X side is green, the front blue
 
 
 def test_turntable_of_another_kind_is_refused(mesh: Mesh, tmp_path: Path):

@@ -19,7 +19,7 @@ from backend.events import Event, Message, Preview, Progress
 from backend.field import Field
 from backend.guidance import GuidanceResult
 from backend.health import PATIENCE
-from backend.optimize import losses, optimize
+from backend.optimize import loop, losses, optimize
 from backend.rendering import OccupancyGrid, Renderer, Shading, linear_to_srgb
 from backend.request import FixedCamera, Request
 from tests.unit.silhouette import RED, SilhouetteGuidance, silhouettes, small_request
@@ -107,7 +107,15 @@ def test_it_makes_what_the_guidance_asks_for(tmp_path: Path) -> None:
     assert warnings_of(events) == []
 
 
-def test_events_tell_of_progress_and_previews(tmp_path: Path) -> None:
+def test_previews_come_every_few_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many steps there are between two of them."""
+    monkeypatch.setattr(loop, "_PREVIEW_SECONDS", 0.0)
+    *_, events = run(small_request(4, preview_every=1000), tmp_path)
+    assert [event.step for event in events if isinstance(event, Preview)] == [1, 2, 3, 4]
+
+
+def test_events_tell_of_progress_and_previews(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "_PREVIEW_SECONDS", 1e9)
     *_, events = run(small_request(20, preview_every=10), tmp_path)
     previews = [event for event in events if isinstance(event, Preview)]
     assert [event.step for event in previews] == [10, 20]

@@ -45,7 +45,7 @@ FLOW = (
     *("errors", "settings", "reference", "request", "events", "files", "threads", "cameras"),
     *("picture", "reference_files"),
     *("field", "rendering", "guidance", "meshing"),
-    *("schedules", "health", "checkpoint", "optimize", "job_log", "job", "toybox"),
+    *("schedules", "health", "checkpoint", "optimize", "continuation", "job_log", "job", "toybox"),
 )
 _PICTURES = ("picture", "reference_files")
 # … but for these, which do not know each other.
@@ -58,8 +58,9 @@ STRANGERS = {
     "schedules": {*_PICTURES, "field", "rendering", "guidance", "meshing"},
     "health": {*_PICTURES, "guidance", "meshing"},
     "checkpoint": {*_PICTURES, "guidance", "meshing"},
+    "continuation": {*_PICTURES, "field", "rendering", "guidance", "meshing"},
     "optimize": {"meshing"},
-    "job_log": {*_PICTURES, "field", "rendering", "guidance", "meshing", "optimize"},
+    "job_log": {*_PICTURES, "field", "rendering", "guidance", "meshing", "optimize", "continuation"},
     "toybox": {
         "reference_files",
         "events",
@@ -68,12 +69,13 @@ STRANGERS = {
         "schedules",
         "health",
         "checkpoint",
+        "continuation",
         "optimize",
         "job_log",
         "job",
     },
 }
-WAYS_IN = {"worker", "cli", "__main__"}
+WAYS_IN = {"worker", "cli", "doctor", "__main__"}
 STANDARD_LIBRARY_ONLY = {"errors", "settings", "reference", "request", "events", "files", "job_log"}
 NUMPY_ONLY = {"cameras"}
 WITHOUT_TENSORS = {"picture", "reference_files"}

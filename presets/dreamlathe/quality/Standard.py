@@ -1,0 +1,3 @@
+import bpy
+
+bpy.context.scene.dreamlathe.preset = "standard"

@@ -1,0 +1,223 @@
+"""Runs inside a Blender that has a window: what a new person does, with the real worker, a picture at each step.
+
+blender --python tests/blender/walkthrough.py -- PYTHON RESULTS_FOLDER HOLD; at each step a file named HOLD-… appears,
+and Blender waits until somebody has taken a picture and deleted it. Ends with how long Blender was held up by us.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+bpy: Any = importlib.import_module("bpy")
+PYTHON, RESULTS, HOLD = sys.argv[sys.argv.index("--") + 1 :]
+NAME = next(each.module for each in bpy.context.preferences.addons if each.module.endswith(".dreamlathe"))
+queue: Any = importlib.import_module(f"{NAME}.bridge.queue")
+frames: Any = importlib.import_module(f"{NAME}.bridge.frames")
+supervisor: Any = importlib.import_module(f"{NAME}.bridge.supervisor")
+ADDON = bpy.context.preferences.addons[NAME].preferences
+
+
+def window() -> Any:
+    """Blender's window."""
+    return bpy.context.window_manager.windows[0]
+
+
+def view() -> Any:
+    """The 3D view, with the sidebar at our tab."""
+    area = next(area for area in window().screen.areas if area.type == "VIEW_3D")
+    area.spaces.active.show_region_ui = True
+    return area
+
+
+def tab() -> None:
+    """Turn the sidebar to our tab."""
+    for region in view().regions:
+        if region.type == "UI":
+            region.active_panel_category = "Dreamlathe"
+
+
+def press(operator: Any, how: str = "INVOKE_DEFAULT", **values: Any) -> Any:
+    """As a button does."""
+    area = view()
+    region = next(region for region in area.regions if region.type == "WINDOW")
+    with bpy.context.temp_override(window=window(), area=area, region=region):
+        return operator(how, True, **values)  # with an undo step, as buttons have it
+
+
+def step_back(operator: Any) -> None:
+    """Undo or redo."""
+    with bpy.context.temp_override(window=window()):
+        operator()
+
+
+def picture(name: str) -> Iterator[float]:
+    """Wait for a picture."""
+    for area in window().screen.areas:
+        area.tag_redraw()
+    yield 0.8
+    path = Path(f"{HOLD}-{name}")
+    path.touch()
+    while path.exists():
+        yield 0.2
+
+
+def until(condition: Any, what: str, seconds: float = 900.0) -> Iterator[float]:
+    """Let Blender go on until something is so."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, what
+        yield 0.1
+
+
+def story() -> Iterator[float]:
+    """From an empty scene to a mesh of quads."""
+    ADDON.results = RESULTS
+    bpy.ops.ed.undo_push(message="Begin")
+    for each in list(bpy.data.objects):
+        bpy.data.objects.remove(each)
+    view()
+    yield 0.5
+    tab()
+    ADDON.python = "/no/such/python"
+    yield from picture("problems")
+    ADDON.python = PYTHON
+    yield from environment()
+    press(bpy.ops.dreamlathe.rig_add, "EXEC_DEFAULT")
+    view().spaces.active.region_3d.view_distance = 14.0
+    yield from picture("rig")
+    press(bpy.ops.dreamlathe.cameras_add, "EXEC_DEFAULT", count=6)
+    yield from picture("cameras")
+    step_back(bpy.ops.ed.undo)
+    yield 0.3
+    settings = bpy.context.scene.dreamlathe
+    settings.camera_source, settings.prompt, settings.preset = "ORBIT", "a red duck", "draft"
+    settings.mark_asset = True
+    bpy.ops.ed.undo_push(message="Settings")
+    yield from generate()
+    yield from result()
+
+
+def environment() -> Iterator[float]:
+    """The test of the backend's Python, in the preferences."""
+    screens = {each.as_pointer() for each in bpy.context.window_manager.windows}
+    press(bpy.ops.preferences.addon_show, module=NAME)
+    press(bpy.ops.dreamlathe.environment_test)
+    told = importlib.import_module(f"{NAME}.preferences")._told
+    yield from until(lambda: "step" in told["test"] or "lacks" in told["test"], "the test ends")
+    yield from picture("preferences")
+    for each in bpy.context.window_manager.windows:
+        if each.as_pointer() not in screens:
+            with bpy.context.temp_override(window=each):
+                bpy.ops.wm.window_close()
+            break
+    yield 0.5
+
+
+def generate() -> Iterator[float]:
+    """Generate, hold, go on, watch."""
+    frames.reset()
+    begin = time.monotonic()
+    press(bpy.ops.dreamlathe.generate)
+    ticket = queue.current()
+    yield from picture("loading")
+    yield from until(lambda: ticket.status.preview, "there is a preview")
+    yield from until(lambda: ticket.status.step > 60, "the job advances")
+    yield from picture("running")
+    press(bpy.ops.dreamlathe.pause)
+    yield from until(lambda: ticket.state == "paused", "the job is held")
+    held = ticket.job.status.step
+    yield from picture("paused")
+    press(bpy.ops.dreamlathe.resume, folder=str(ticket.plan.folder))
+    previews: list[float] = []
+    seen = ""
+    while queue.busy():
+        path = ticket.status.preview if ticket.status is not None else ""
+        stamp = f"{path}{Path(path).stat().st_mtime}" if path and Path(path).exists() else ""
+        if stamp and stamp != seen and ticket.status.phase == "optimize":
+            previews.append(time.monotonic())
+            seen = stamp
+        yield 0.1
+    gaps = [after - before for before, after in itertools.pairwise(previews)]
+    print(f"walkthrough: held at step {held}; {len(previews)} previews, at most {max(gaps, default=0.0):.1f} s apart")
+    print(f"walkthrough: {time.monotonic() - begin:.0f} s from Generate to the result")
+    assert supervisor.job().status.state == "finished", supervisor.job().status
+
+
+def result() -> Iterator[float]:
+    """The object; undo and redo; the list; saving and opening; quads; an asset."""
+    view().spaces.active.shading.type = "MATERIAL"
+    press(bpy.ops.view3d.view_selected, "EXEC_DEFAULT")
+    view().spaces.active.region_3d.view_distance = 4.5
+    yield 3.0
+    yield from picture("result")
+    name = bpy.context.view_layer.objects.active.name
+    assert bpy.data.objects[name].asset_data is not None
+    step_back(bpy.ops.ed.undo)
+    yield 0.3
+    assert name not in bpy.data.objects
+    step_back(bpy.ops.ed.redo)
+    yield 0.3
+    assert name in bpy.data.objects
+    tell()
+    path = str(Path(RESULTS) / "scene.blend")
+    bpy.ops.wm.save_as_mainfile(filepath=path)
+    bpy.ops.wm.open_mainfile(filepath=path)
+    yield 1.0
+    tab()
+    assert bpy.data.objects[name].asset_data is not None
+    bpy.context.view_layer.objects.active = bpy.data.objects[name]
+    assert press(bpy.ops.dreamlathe.quad_remesh, "EXEC_DEFAULT", faces=2500, texture_size=512) == {"FINISHED"}
+    area = view()
+    area.spaces.active.overlay.show_wireframes = True
+    area.spaces.active.shading.type = "MATERIAL"
+    yield 3.0
+    yield from picture("quads")
+    area.spaces.active.overlay.show_wireframes = False
+    below = next(each for each in window().screen.areas if each.type in {"DOPESHEET_EDITOR", "TIMELINE"})
+    below.ui_type = "ASSETS"
+    yield 1.0
+    below.spaces.active.params.asset_library_reference = "LOCAL"
+    yield 1.0
+    yield from picture("asset")
+
+
+def tell() -> None:
+    """How long Blender was held up by us, in the whole generation."""
+    for name, tally in sorted(frames.tallies().items()):
+        mean, longest = tally.seconds / tally.calls * 1e3, tally.longest * 1e3
+        print(f"walkthrough: {name}: {tally.calls} calls, {mean:.2f} ms each, longest {longest:.1f} ms")
+
+
+def leave(code: int) -> None:
+    """End Blender at once."""
+    supervisor.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+steps = story()
+
+
+def go_on() -> float | None:
+    """The story's next moment."""
+    try:
+        return next(steps)
+    except StopIteration:
+        print("walkthrough: all is well")
+        leave(0)
+    except BaseException:  # noqa: BLE001 - whatever it is, it must not leave a Blender behind
+        traceback.print_exc()
+        leave(1)
+    return None
+
+
+bpy.app.timers.register(go_on, first_interval=1.0, persistent=True)
