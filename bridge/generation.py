@@ -24,7 +24,7 @@ from .frames import timed
 from .history import Past
 from .job import Job
 from .record import Placement, Record, read_record, write_record
-from .result import add_result, corner_normals, load_result
+from .result import add_result, listed_normals, load_result
 from .rig import camera_objects, find_rig, fixed_cameras, rig_matrix
 from .worker_client import WorkerClient
 
@@ -182,7 +182,7 @@ class Placing:
         yield
         loaded = load_result(self._folder)
         yield
-        normals = corner_normals(loaded.data)
+        normals = listed_normals(loaded.data)
         yield
         scene = self._scene()
         self.result = timed("result into Blender")(add_result)(loaded, scene, self._plan.placement, normals)

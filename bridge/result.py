@@ -6,7 +6,7 @@ import dataclasses
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import bpy
 import numpy as np
@@ -23,7 +23,15 @@ from .material import build_material
 from .record import Placement
 
 COLLECTION = "Dreamlathe"
-Normals: TypeAlias = "list[list[float]]"
+
+
+@dataclass(frozen=True)
+class Normals:
+    """Normals in lists."""
+
+    values: list[list[float]]
+    per_vertex: bool
+    """One for each vertex, because a place has but one: a sixth of the work. Otherwise one for each corner."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +49,15 @@ def load_result(folder: Path) -> Loaded:
     return Loaded(folder, request, read_glb(folder / "mesh.glb"))
 
 
-def corner_normals(data: MeshData) -> Normals | None:
+def listed_normals(data: MeshData) -> Normals | None:
     """The normals as Blender wants them, which takes a moment."""
-    return None if data.corner_normals is None else data.corner_normals.reshape(-1, 3).tolist()
+    corners = data.corner_normals
+    if corners is None:
+        return None
+    places = np.zeros_like(data.vertices)
+    places[data.faces.ravel()] = corners.reshape(-1, 3)
+    smooth = bool(np.allclose(places[data.faces], corners, atol=2e-3))
+    return Normals((places if smooth else corners.reshape(-1, 3)).tolist(), per_vertex=smooth)
 
 
 def import_result(folder: Path, scene: Scene, placement: Placement) -> Object:
@@ -54,7 +68,7 @@ def import_result(folder: Path, scene: Scene, placement: Placement) -> Object:
     Raises OutputError if the folder holds no finished job, and then nothing was added.
     """
     loaded = load_result(folder)
-    return add_result(loaded, scene, placement, corner_normals(loaded.data))
+    return add_result(loaded, scene, placement, listed_normals(loaded.data))
 
 
 def add_result(loaded: Loaded, scene: Scene, placement: Placement, normals: Normals | None) -> Object:
@@ -113,7 +127,10 @@ def build_mesh(name: str, data: MeshData, normals: Normals | None) -> bpy.types.
     mesh.update(calc_edges=True)
     changed = mesh.validate(clean_customdata=False)
     if normals is not None and not changed:
-        mesh.normals_split_custom_set(normals)
+        if normals.per_vertex:
+            mesh.normals_split_custom_set_from_vertices(normals.values)
+        else:
+            mesh.normals_split_custom_set(normals.values)
     return mesh
 
 

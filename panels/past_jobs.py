@@ -86,10 +86,11 @@ def _draw_chosen(context: Context, layout: UILayout, past: Past) -> None:
     draw_text(context, layout, f"{past.request.preset.capitalize()} · seed {past.request.seed}{taken} · {when}")
     if past.note:
         draw_text(context, layout, past.note, "ERROR")
+    ticket = queue.find(past.folder)
     grid = layout.grid_flow(columns=2, align=True, even_columns=True)
     if past.state == "finished":
         grid.operator("dreamlathe.job_import", icon="IMPORT")
-    else:
+    elif ticket is None or ticket.state == "paused":
         grid.operator("dreamlathe.resume", text="Resume", icon="PLAY").folder = str(past.folder)
     grid.operator("dreamlathe.job_recall", icon="LOOP_BACK")
     grid.operator("dreamlathe.job_vary", icon="DUPLICATE")

@@ -46,7 +46,7 @@ from .state import RunState
 MAX_RESTARTS = 1
 _CHECK_PARAMETERS_EVERY = 10
 _REPORT_SECONDS = 0.2
-_PREVIEW_SECONDS = 4.0
+_PREVIEW_SECONDS = 3.0
 """Previews come at least so often; they draw no random numbers, so this changes nothing else."""
 
 

@@ -98,7 +98,7 @@ def story() -> Iterator[float]:
     step_back(bpy.ops.ed.undo)
     yield 0.3
     settings = bpy.context.scene.dreamlathe
-    settings.camera_source, settings.prompt, settings.preset = "ORBIT", "a red duck", "draft"
+    settings.camera_source, settings.prompt, settings.preset = "ORBIT", "a red duck", "standard"
     settings.mark_asset = True
     bpy.ops.ed.undo_push(message="Settings")
     yield from generate()
@@ -129,7 +129,7 @@ def generate() -> Iterator[float]:
     ticket = queue.current()
     yield from picture("loading")
     yield from until(lambda: ticket.status.preview, "there is a preview")
-    yield from until(lambda: ticket.status.step > 60, "the job advances")
+    yield from until(lambda: ticket.status.step > 400, "the job advances")
     yield from picture("running")
     press(bpy.ops.dreamlathe.pause)
     yield from until(lambda: ticket.state == "paused", "the job is held")
@@ -181,10 +181,9 @@ def result() -> Iterator[float]:
     yield 3.0
     yield from picture("quads")
     area.spaces.active.overlay.show_wireframes = False
-    below = next(each for each in window().screen.areas if each.type in {"DOPESHEET_EDITOR", "TIMELINE"})
-    below.ui_type = "ASSETS"
+    area.ui_type = "ASSETS"
     yield 1.0
-    below.spaces.active.params.asset_library_reference = "LOCAL"
+    area.spaces.active.params.asset_library_reference = "LOCAL"
     yield 1.0
     yield from picture("asset")
 

@@ -53,7 +53,7 @@ def glb(texture_size: int = 64, node: dict[str, Any] | None = None) -> bytes:
         struct.pack(f"<{3 * len(points)}f", *(c for p in normals for c in p)),
         struct.pack(f"<{2 * len(points)}f", *(c for p in uvs for c in p)),
         struct.pack(f"<{len(points)}H", *range(len(points))),
-        png(texture_size),
+        png(texture_size) + b"\0\0\0",  # as writers pad it
     ]
     views, binary = [], b""
     for blob in blobs:

@@ -78,6 +78,20 @@ def test_the_mesh_is_whole_smooth_and_faces_the_front(place: Any, folder: Path) 
     assert np.allclose(normals, expected, atol=0.01)  # the file's normals are the faces' own
 
 
+def test_normals_of_a_smooth_surface_are_given_once_a_vertex(extension: Any) -> None:
+    """They are those of the file all the same."""
+    module, data = extension("bridge.result"), extension("bridge.glb").MeshData
+    corners = np.array([(0, 0, 0), (1, 0, 0), (0, 1, 0), (1, 1, 0.2)], np.float32)
+    faces = np.array([(0, 1, 2), (1, 3, 2)], np.int32)
+    bent = np.array([(0, 0.6, 0.8), (0, 0, 1), (0.6, 0, 0.8), (0, -0.6, 0.8)], np.float32)
+    plain = data(corners, faces, bent[faces], np.zeros((2, 3, 2), np.float32), b"", 1.0, 0.0)
+    normals = module.listed_normals(plain)
+    assert normals.per_vertex
+    mesh = module.build_mesh("plain", plain, normals)
+    found = np.array([each.vector[:] for each in mesh.corner_normals])
+    assert np.allclose(found, bent[faces].reshape(-1, 3), atol=0.01)
+
+
 def test_the_picture_is_the_right_way_up(place: Any, folder: Path) -> None:
     """v = 1 is the top row, which is green."""
     place(folder)
