@@ -1,8 +1,8 @@
 """Build the extension's zip with Blender's own tool and validate it. Runs in an environment with the bpy wheel.
 
-``python wheels/build_extension.py [--out dist] [--repository DIR]``. The zip holds what git knows (and what is new and not
-ignored), less what blender_manifest.toml leaves out, so that no environment, result or other ignored file of the working
-tree gets in.
+``python wheels/build_extension.py [--out dist] [--repository DIR]``. The zip holds what git knows (and what is new and
+not ignored), less what blender_manifest.toml leaves out, so that no environment, result or other ignored file of the
+working tree gets in.
 """
 
 from __future__ import annotations

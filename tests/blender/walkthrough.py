@@ -139,9 +139,10 @@ def generate() -> Iterator[float]:
     previews: list[float] = []
     seen = ""
     while queue.busy():
-        path = ticket.status.preview if ticket.status is not None else ""
+        status = ticket.status
+        path = status.preview if status is not None else ""
         stamp = f"{path}{Path(path).stat().st_mtime}" if path and Path(path).exists() else ""
-        if stamp and stamp != seen and ticket.status.phase == "optimize":
+        if status is not None and stamp and stamp != seen and status.phase == "optimize":
             previews.append(time.monotonic())
             seen = stamp
         yield 0.1
