@@ -79,13 +79,16 @@ class CheckpointStore:
                 path.unlink()
         return None
 
-    def take_over(self, other: CheckpointStore) -> bool:
-        """Begin with the newest good checkpoint of another job; False if it has none. What was here is kept, if any."""
+    def take_over(self, other: CheckpointStore, change: Callable[[Checkpoint], Checkpoint]) -> bool:
+        """Begin with what ``change`` makes of the newest good checkpoint of another job; False if it has none.
+
+        What was here is kept, if any.
+        """
         if self._newest.exists() or self._previous.exists():
             return True
         checkpoint = other.load_regular()
         if checkpoint is not None:
-            self.save(checkpoint)
+            self.save(change(checkpoint))
         return checkpoint is not None
 
     def load_regular(self) -> Checkpoint | None:

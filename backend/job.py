@@ -64,11 +64,11 @@ def run_job(
 
     A folder in which the same request is finished is returned at once, unless ``redo`` says to start over.
     ``should_stop`` is asked at every step. With ``start_from``, the folder of a job that differs in nothing but fewer
-    steps and another mesh, a new job goes on from that one's end (metrics.json says so); its mesh is not that of the
-    whole number of steps, since what changes with the step was near its end already. Raises the errors of
-    :mod:`.errors`: RequestError and its kin, PictureError, ModelError and SetupError before anything is written,
-    OutputError for a folder that cannot be written, is taken, or holds another request, DivergedError, and Cancelled,
-    after which the folder goes on when the job is run again.
+    steps and another mesh, a new job goes on from that one's end (metrics.json says so) and is refined anew; its mesh
+    is not that of the whole number of steps, since what changes with the step was near its end already. Raises the
+    errors of :mod:`.errors`: RequestError and its kin, PictureError, ModelError and SetupError before anything is
+    written, OutputError for a folder that cannot be written, is taken, or holds another request, DivergedError, and
+    Cancelled, after which the folder goes on when the job is run again.
     """
     from .reference_files import bind  # noqa: PLC0415  (numpy; --help does not need it)
 
@@ -279,7 +279,7 @@ def choose_device(name: str) -> torch.device:
 def _make(request: Request, folder: Path, loaded: _Loaded, report: Report, should_stop: ShouldStop) -> dict[str, Any]:
     """From the loaded models to the mesh's files; returns the content of metrics.json."""
     from .meshing import extract_mesh  # noqa: PLC0415
-    from .optimize import optimize  # noqa: PLC0415
+    from .optimize import optimize, total_steps  # noqa: PLC0415
 
     ahead = mesh_seconds(request.mesh)
 
@@ -288,7 +288,7 @@ def _make(request: Request, folder: Path, loaded: _Loaded, report: Report, shoul
             event = Progress(event.step, event.total, event.seconds_left + ahead, event.loss)
         report(event)
 
-    report(Phase("optimize", f"Optimizing for {request.optimize.iterations} steps."))
+    report(Phase("optimize", f"Optimizing for {total_steps(request, loaded.guidance)} steps."))
     field, occupancy, run = optimize(
         request, folder, loaded.guidance, loaded.device, report_step, should_stop, loaded.references
     )

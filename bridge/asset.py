@@ -31,6 +31,6 @@ def mark_asset(result: Object, request: Request, picture: Path) -> None:
 
 
 def tags_of(request: Request) -> list[str]:
-    """The prompt's words that say something, and the tool's name."""
+    """The title's words that say something, and the tool's name."""
     words = re.findall(r"\w+", request.title.lower())
     return list(dict.fromkeys(["dreamlathe", *(word for word in words if word not in _SMALL_WORDS)]))

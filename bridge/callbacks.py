@@ -27,7 +27,7 @@ def write_section(group: Any, values: Any) -> None:
 
 
 def apply_preset(settings: Any, _context: Context | None) -> None:
-    """A preset was chosen: take over its steps and its mesh."""
+    """A preset was chosen: take over its optimization, its refinement and its mesh."""
     values = preset(settings.preset)
     write_section(settings.optimize, values.optimize)
     write_section(settings.refine, values.refine)

@@ -135,8 +135,7 @@ def _apply(options: argparse.Namespace) -> None:
     request = request.replace(**{name: value for name, value in given.items() if value is not None})
     if options.preset:
         start = preset(options.preset)
-        parts = {"optimize": start.optimize, "refine": start.refine, "mesh": start.mesh}
-        request = request.replace(preset=start.preset, **parts)
+        request = request.replace(preset=start.preset, optimize=start.optimize, refine=start.refine, mesh=start.mesh)
     request = _overridden(request, options).replace(device="auto")
     request.replace(prompt=request.prompt or "a").validated()  # the scene's own prompt is checked with the plan
     from_request(settings, request)

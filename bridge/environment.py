@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..backend.errors import SetupError
+from ..backend.request import preset
 
 VARIABLE = "DREAMLATHE_PYTHON"
 ROOT = Path(__file__).resolve().parent.parent
@@ -92,7 +93,10 @@ class Facts:
             told.append(f"{self.memory_free / 1e9:.1f} of {self.memory / 1e9:.1f} GB of memory are free")
         told.append(f"tiny-cuda-nn: {'yes' if self.tinycudann else 'no'}")
         if self.step_seconds > 0:
-            told.append(f"{self.step_seconds:.3f} s a step of Standard")
+            standard = preset("standard")
+            steps = standard.optimize.iterations + standard.refine.iterations
+            minutes = self.step_seconds * steps / 60
+            told.append(f"{self.step_seconds:.3f} s a step, so {minutes:.0f} min for the {steps} of Standard")
         return told
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..backend.errors import DreamlatheError, OutputError
+from ..backend.reference import resolved
 from ..backend.request import Request
 from . import record
 
@@ -22,6 +23,7 @@ _OWN = (
     *("mesh.glb", "mesh.obj", "mesh.mtl", "mesh.png", "turntable.png", "turntable.webp", "preview.png"),
     *("thumbnail.png", *CHECKPOINTS),
 )
+_OWN_FOLDERS = (".partial", "references")
 """What a job writes; nothing else is ever deleted."""
 
 
@@ -74,7 +76,7 @@ def look(folder: Path) -> Past | None:
 
 def _read(folder: Path, changed: float) -> Past | None:
     noted = record.read_record(folder)
-    request = noted.request if noted is not None else _request(folder)
+    request = _request(folder) or (noted.request if noted is not None else None)
     if request is None:
         return None
     names = {each.name for each in folder.iterdir()}
@@ -97,8 +99,10 @@ def _read(folder: Path, changed: float) -> Past | None:
 
 
 def _request(folder: Path) -> Request | None:
+    """What the worker wrote once it had begun; its pictures are the job's own copies."""
     try:
-        return Request.from_json((folder / "request.json").read_text(encoding="utf-8"))
+        request = Request.from_json((folder / "request.json").read_text(encoding="utf-8"))
+        return request.replace(references=resolved(request.references, folder))
     except (OSError, ValueError, DreamlatheError):
         return None
 
@@ -130,7 +134,7 @@ def remove(folder: Path) -> None:
     try:
         for name in _OWN:
             (folder / name).unlink(missing_ok=True)
-        for name in (".partial", "references"):
+        for name in _OWN_FOLDERS:
             shutil.rmtree(folder / name, ignore_errors=True)
         with contextlib.suppress(OSError):  # a .blend of the person's own may be in it
             folder.rmdir()

@@ -24,7 +24,7 @@ class DREAMLATHE_OT_quality_preset_add(AddPresetBase, Operator):  # pyright: ign
     preset_menu = "DREAMLATHE_PT_quality_presets"
     preset_subdir = SUBFOLDER
     preset_defines = ["settings = bpy.context.scene.dreamlathe"]
-    preset_values = ["settings.preset", "settings.guidance", "settings.optimize", "settings.refine", "settings.mesh"]
+    preset_values = [f"settings.{name}" for name in ("preset", "guidance", "optimize", "refine", "mesh")]
 
 
 class DREAMLATHE_OT_seed_roll(Operator):

@@ -15,8 +15,8 @@ from .common import SidebarPanel, columns, layout_of, shown
 _SHADING = ("albedo_share", "shaded_share", "textureless_share")
 _ADVANCED = {
     "guidance": {"guidance_scale", "camera_scale", "perp_neg", "perp_neg_strength", "timestep_range", "timestep_end"},
-    "refine": {"iterations", "views", "strength", "strength_end"},
     "optimize": {"iterations", "batch_size", "resolution", *_SHADING},
+    "refine": {"iterations", "strength", "strength_end"},
 }
 
 
@@ -56,11 +56,6 @@ class DREAMLATHE_PT_advanced(SidebarPanel, Panel):
         column.prop(settings.optimize, "resolution")
         column.prop(settings.optimize, "batch_size", text="Views a Step")
         column = layout.column(align=True)
-        column.prop(settings.refine, "iterations", text="Painting Steps")
-        column.prop(settings.refine, "views", text="Paintings")
-        column.prop(settings.refine, "strength", slider=True)
-        column.prop(settings.refine, "strength_end", slider=True)
-        column = layout.column(align=True)
         column.prop(settings.guidance, "guidance_scale")
         column.prop(settings.guidance, "camera_scale")
         column = layout.column()
@@ -70,6 +65,12 @@ class DREAMLATHE_PT_advanced(SidebarPanel, Panel):
         row.prop(settings.guidance, "perp_neg_strength", text="Strength")
         _range(layout, settings.guidance, "timestep_range", "Timesteps From")
         _range(layout, settings.guidance, "timestep_end", "Timesteps To")
+        column = layout.column(align=True)
+        column.prop(settings.refine, "iterations", text="Painting Steps")
+        row = column.row(align=True)
+        row.active = settings.refine.iterations > 0
+        row.prop(settings.refine, "strength", slider=True)
+        row.prop(settings.refine, "strength_end", text="", slider=True)
         column = layout.column(align=True, heading="Shading")
         for name in _SHADING:
             column.prop(settings.optimize, name, text=name.partition("_")[0].capitalize(), slider=True)

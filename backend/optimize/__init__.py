@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from .loop import optimize
+from .loop import optimize, total_steps
+from .state import rewound
 
-__all__ = ["optimize"]
+__all__ = ["optimize", "rewound", "total_steps"]

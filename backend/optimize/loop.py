@@ -80,6 +80,11 @@ def optimize(
             loop.recover(error)
 
 
+def total_steps(request: Request, guidance: Guidance | None) -> int:
+    """Steps of both parts of a run; there is a second part where the guidance can paint."""
+    return request.optimize.iterations + (request.refine.iterations if isinstance(guidance, Painter) else 0)
+
+
 @dataclass(frozen=True)
 class _Views:
     """Views that the guidance has judged."""
@@ -111,10 +116,8 @@ class _Loop:
         self.saved_at = -1
         self.recent: deque[float] = deque(maxlen=50)
         self.reported = 0.0
+        self.steps = total_steps(request, guidance)
         self.previewed = time.perf_counter()
-        self.steps = request.optimize.iterations
-        if isinstance(guidance, Painter):
-            self.steps += request.refine.iterations
         self._adopt(RunState.fresh(request, device))
         self._resume()
 

@@ -23,6 +23,21 @@ RESTART_RATE = 0.5
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
+def rewound(checkpoint: Checkpoint, step: int) -> Checkpoint:
+    """A checkpoint as if its run had only just done ``step`` steps, if it has done more: the field stays as it is.
+
+    Adam begins anew, since what it knows is of the steps that do not count.
+    """
+    tally = checkpoint.values["tally"]
+    if tally["step"] <= step:
+        return checkpoint
+    tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if not name.startswith("adam.")}
+    tensors["dents.passed"] = tensors["dents.passed"].clamp(max=step - 1)
+    return dataclasses.replace(
+        checkpoint, tensors=tensors, values={**checkpoint.values, "tally": {**tally, "step": step}}
+    )
+
+
 @dataclass
 class Tally:
     """Numbers of a run; plain JSON in a checkpoint."""

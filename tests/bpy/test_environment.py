@@ -78,7 +78,7 @@ def test_what_a_probe_tells(module: Any, tmp_path: Path) -> None:
     lines = module.run(module.Probe(program(tmp_path / "python", f"#!/bin/sh\necho '{facts}'\n"), {})).lines
     assert "6.0 of 8.0 GB of memory are free" in lines
     assert "tiny-cuda-nn: yes" in lines
-    assert "0.060 s a step of Standard" in lines
+    assert "0.060 s a step, so 2 min for the 1640 of Standard" in lines
 
 
 def test_what_a_probe_misses(module: Any) -> None:

@@ -44,7 +44,7 @@ def test_the_operator_says_what_went_wrong(backend_python: Path, settings: Any, 
     assert len(bpy.data.objects) == 0
 
 
-def test_the_operator_needs_a_prompt(settings: Any) -> None:
+def test_the_operator_needs_a_prompt(backend_python: Path, settings: Any) -> None:
     assert not bpy.ops.dreamlathe.generate.poll()
     settings.prompt = "  "
     assert not bpy.ops.dreamlathe.generate.poll()

@@ -124,6 +124,31 @@ def test_remove_deletes_what_the_job_wrote_and_nothing_else(make: Any, jobs: Any
     assert not folder.exists()
 
 
+def test_a_job_from_pictures(extension: Any, make: Any, jobs: Any, settings: Any) -> None:
+    """It is called by its first picture; what is made of it again takes the job's own copies."""
+    folder = make("one")
+    reference = extension("backend.reference").ReferenceImage("/gone/owl.png")
+    given = extension("backend.request").Request(prompt="", references=(reference,))
+    record = extension("bridge.record")
+    record.write_record(folder, record.Record(given))
+    kept = dataclasses.replace(reference, file="references/1.png", name="owl.png")
+    (folder / "request.json").write_text(given.replace(references=(kept,)).to_json())
+    (folder / "references").mkdir()
+    (folder / "references" / "1.png").touch()
+    jobs.refresh()
+    assert [item.name for item in jobs.items()] == ["owl"]
+    assert "owl" not in extension("bridge.suggestions").suggest_prompts(settings, None, "")
+    assert bpy.ops.dreamlathe.job_vary() == {"FINISHED"}
+    plan = extension("bridge.queue").current().plan
+    assert [each.file for each in plan.request.references] == [str(folder / "references" / "1.png")]
+    assert "-owl-" in plan.folder.name
+    finish(extension)
+    assert "owl" in bpy.data.objects
+    jobs.choose(folder)
+    assert bpy.ops.dreamlathe.job_remove() == {"FINISHED"}
+    assert not folder.exists()
+
+
 def test_a_job_at_work_cannot_be_removed(extension: Any, jobs: Any, settings: Any) -> None:
     settings.prompt = "a duck that takes long"
     ticket = extension("bridge.queue").add(extension("bridge.generation").make_plan(bpy.context))

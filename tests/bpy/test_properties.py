@@ -60,6 +60,7 @@ def requests_of(module: Any) -> st.SearchStrategy[Any]:
         orbit=section(module.OrbitRig),
         guidance=section(module.GuidanceSettings),
         optimize=section(module.OptimizeSettings),
+        refine=section(module.RefineSettings),
         mesh=section(module.MeshSettings),
         view_model=text.filter(str.strip),
         view_guidance=section(module.ViewGuidanceSettings),
@@ -82,7 +83,7 @@ def test_round_trip(extension: Any, data: st.DataObject) -> None:
     assert properties.to_request(settings) == request
 
 
-def test_choosing_a_preset_sets_optimization_and_mesh_alone(extension: Any, settings: Any) -> None:
+def test_choosing_a_preset_sets_optimization_refinement_and_mesh_alone(extension: Any, settings: Any) -> None:
     module = extension("backend.request")
     settings.prompt, settings.guidance.guidance_scale = "a cat", 7.0
     for name in ("draft", "high", "standard"):
@@ -90,10 +91,11 @@ def test_choosing_a_preset_sets_optimization_and_mesh_alone(extension: Any, sett
         request = extension("properties").to_request(settings)
         start = module.preset(name)
         assert (request.preset, request.optimize, request.mesh) == (name, start.optimize, start.mesh)
+        assert request.refine == start.refine
         assert (request.prompt, request.guidance.guidance_scale) == ("a cat", 7.0)
 
 
-@pytest.mark.parametrize("name", ["orbit", "guidance", "optimize", "mesh", "view_guidance", "reference"])
+@pytest.mark.parametrize("name", ["orbit", "guidance", "optimize", "refine", "mesh", "view_guidance", "reference"])
 def test_every_setting_is_there_with_its_bounds_and_a_sentence(settings: Any, name: str) -> None:
     kind: Any = type(getattr(plain.Request(prompt="a"), name))
     properties = getattr(settings, name).bl_rna.properties

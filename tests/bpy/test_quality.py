@@ -26,17 +26,17 @@ def test_the_presets_that_come_along(settings: Any, extension: Any, name: str) -
     assert bpy.ops.script.execute_preset(filepath=find(name), menu_idname=MENU) == {"FINISHED"}
     start = extension("backend.request").preset(name.lower())
     assert (settings.preset, settings.optimize.iterations) == (name.lower(), start.optimize.iterations)
-    assert settings.mesh.faces == start.mesh.faces
+    assert (settings.mesh.faces, settings.refine.iterations) == (start.mesh.faces, start.refine.iterations)
 
 
 def test_a_preset_of_ones_own(settings: Any) -> None:
-    settings.optimize.iterations, settings.mesh.faces = 123, 4567
+    settings.optimize.iterations, settings.mesh.faces, settings.refine.iterations = 123, 4567, 89
     settings.guidance.timestep_range, settings.guidance.perp_neg = (0.25, 0.5), "threestudio"
     assert bpy.ops.dreamlathe.quality_preset_add(name="My Own") == {"FINISHED"}
     settings.preset = "draft"
     settings.guidance.timestep_range, settings.guidance.perp_neg = (0.1, 0.2), "off"
     assert bpy.ops.script.execute_preset(filepath=find("My_Own"), menu_idname=MENU) == {"FINISHED"}
-    assert (settings.optimize.iterations, settings.mesh.faces) == (123, 4567)
+    assert (settings.optimize.iterations, settings.mesh.faces, settings.refine.iterations) == (123, 4567, 89)
     assert (tuple(settings.guidance.timestep_range), settings.guidance.perp_neg) == ((0.25, 0.5), "threestudio")
     assert bpy.ops.dreamlathe.quality_preset_add(remove_name=True, name="My Own") == {"FINISHED"}
     assert not find("My_Own")

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from backend.cameras import CameraBatch, rays
 from backend.guidance import GuidanceResult
-from backend.request import MeshSettings, OptimizeSettings, Request
+from backend.request import MeshSettings, OptimizeSettings, RefineSettings, Request
 
 AXES = np.array([0.65, 0.4, 0.5], np.float32)
 """Half axes of the ellipsoid around the origin."""
+BLUE = (0.1, 0.2, 0.9)
 RED = (0.9, 0.1, 0.1)
 """sRGB."""
 
@@ -51,6 +52,27 @@ class SilhouetteGuidance:
         self.shapes.append(tuple(images.shape))
         self.calls += 1
         return self._spoil(self.calls, result) if self._spoil else result
+
+
+class BluePainter(SilhouetteGuidance):
+    """Distils a red ellipsoid, and paints blue ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.painted: list[tuple[float, CameraBatch]] = []
+
+    def repaint(
+        self,
+        images: Tensor,
+        cameras: CameraBatch,
+        strength: float,
+        settings: RefineSettings,
+        generator: torch.Generator,
+    ) -> Tensor:
+        self.painted.append((strength, cameras))
+        inside = silhouettes(cameras, images.shape[-1])[:, None]
+        noise = 0.01 * torch.randn(images.shape, generator=generator)
+        return (torch.where(inside, torch.tensor(BLUE).view(1, 3, 1, 1), images[:, :, :1, :1]) + noise).clamp(0, 1)
 
 
 def small_request(iterations: int = 60, **changes: object) -> Request:

@@ -30,8 +30,8 @@ from backend.errors import (
 from backend.events import Event, Failed, Finished, Phase, Preview, Progress, decode
 from backend.files import locked
 from backend.job import describe, exit_code, run_job
-from backend.request import Request
-from tests.unit.silhouette import SilhouetteGuidance, small_request
+from backend.request import RefineSettings, Request
+from tests.unit.silhouette import BluePainter, SilhouetteGuidance, small_request
 
 REQUEST = small_request(24, resolution=20, checkpoint_every=10, preview_every=12).replace(device="cpu")
 FILES = {
@@ -353,3 +353,43 @@ def test_what_a_job_cannot_go_on_from(
     with pytest.raises(RequestError, match=words):
         run_job(REQUEST.replace(optimize=optimize, **values), tmp_path / "job", nothing, never, start_from=origin)
     assert not (tmp_path / "job").exists()
+
+
+def test_more_steps_are_distilled_before_the_painting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They follow on the first part of the other job, and the second part is made anew."""
+    painters: list[BluePainter] = []
+
+    def load(*_: Any) -> BluePainter:
+        painters.append(BluePainter())
+        return painters[-1]
+
+    monkeypatch.setattr(backend.guidance, "load_guidance", load)
+    request = REQUEST.replace(refine=RefineSettings(iterations=12, views=3, visits=2))
+    longer = request.replace(optimize=dataclasses.replace(REQUEST.optimize, iterations=32))
+    origin = run_job(request, tmp_path / "origin", nothing, never)
+    before = (origin / "checkpoint.safetensors").read_bytes()
+    events: list[Event] = []
+    run_job(longer, tmp_path / "job", events.append, never, start_from=origin)
+    assert any(isinstance(event, Phase) and event.message == "Optimizing for 44 steps." for event in events)
+    steps = [event.step for event in events if isinstance(event, Progress) and event.total == 44]
+    assert (min(steps) > 24, steps[-1]) == (True, 44)
+    assert [(each.calls, len(each.painted)) for each in painters] == [(24, 6), (8, 6)]
+    assert json.loads((tmp_path / "job" / "metrics.json").read_text())["optimize"]["steps"] == 44
+    assert (origin / "checkpoint.safetensors").read_bytes() == before
+
+
+def test_a_job_that_goes_on_is_stopped_and_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the same mesh as in one go, and from its own checkpoint."""
+    monkeypatch.setattr(backend.guidance, "load_guidance", lambda *_: BluePainter())
+    request = REQUEST.replace(refine=RefineSettings(iterations=12, views=3, visits=2))
+    longer = request.replace(optimize=dataclasses.replace(REQUEST.optimize, iterations=32))
+    origin = run_job(request, tmp_path / "origin", nothing, never)
+    whole = run_job(longer, tmp_path / "whole", nothing, never, start_from=origin)
+    stop = StopAt()
+    stop.asked = 9
+    with pytest.raises(Cancelled, match="after step 3"):
+        run_job(longer, tmp_path / "parts", stop.report, stop, start_from=origin)
+    for name in ("checkpoint.safetensors", "checkpoint.previous.safetensors"):
+        (origin / name).unlink()
+    run_job(longer, tmp_path / "parts", nothing, never, start_from=origin)
+    assert (tmp_path / "parts" / "mesh.glb").read_bytes() == (whole / "mesh.glb").read_bytes()

@@ -15,12 +15,12 @@ from PIL import Image
 
 import backend.guidance
 from backend import cli
-from backend.errors import Cancelled, ModelError, OutputError, PictureError
-from backend.events import Event, Message, Phase, Preview
+from backend.errors import Cancelled, ModelError, OutputError, PictureError, RequestError
+from backend.events import Event, Message, Phase, Preview, Progress
 from backend.guidance.combined import CombinedGuidance
 from backend.guidance.zero123 import Zero123Guidance
 from backend.job import _load_guidance, run_job
-from backend.reference import ReferenceImage
+from backend.reference import ReferenceImage, resolved
 from backend.reference_files import bind, prepare
 from backend.request import ReferenceSettings, Request, ViewGuidanceSettings
 from tests.unit import tiny_model, tiny_zero123
@@ -161,6 +161,41 @@ def test_redo_from_the_folders_own_pictures(picture: Path, tmp_path: Path) -> No
     assert (folder / "mesh.glb").read_bytes() == before
     assert cli.main(["generate", "--request", own, "--out", str(tmp_path / "copy")]) == 0
     assert (tmp_path / "copy" / "mesh.glb").read_bytes() == before
+
+
+def test_more_steps_need_no_originals(picture: Path, tmp_path: Path) -> None:
+    request = SMALL.replace(references=(ReferenceImage(str(picture)),))
+    folder = run_job(request, tmp_path / "job", nothing, never)
+    picture.unlink()
+    kept = Request.from_json((folder / "request.json").read_text())
+    more = dataclasses.replace(kept.optimize, iterations=20)
+    longer = kept.replace(optimize=more, references=resolved(kept.references, folder))
+    events: list[Event] = []
+    run_job(longer, tmp_path / "longer", events.append, never, start_from=folder)
+    assert min(event.step for event in events if isinstance(event, Progress) and event.total == 20) > 12
+    assert files_of(tmp_path / "longer") == files_of(folder)
+    write_picture(tmp_path / "other.png", disc(radius=0.4))
+    other = longer.replace(references=(ReferenceImage(str(tmp_path / "other.png")),))
+    with pytest.raises(RequestError, match="differs in more"):
+        run_job(other, tmp_path / "other", nothing, never, start_from=folder)
+
+
+def test_models_are_fetched_only_if_they_may_be(picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+
+    def refuse(model: str, allow_download: bool = False) -> None:
+        asked.append(allow_download)
+        raise ModelError("Not today.", "Come again.")
+
+    monkeypatch.setattr("backend.guidance.model_folder.open_model", refuse)
+    plain = SMALL.replace(prompt="a red duck", model="someone/words")
+    shown = SMALL.replace(references=(ReferenceImage(str(picture)),), view_model="someone/views")
+    for allowed in ("1", ""):
+        monkeypatch.setenv("DREAMLATHE_DOWNLOADS", allowed)
+        for request in (plain, shown):
+            with pytest.raises(ModelError, match="Not today"):
+                run_job(request, tmp_path / "job", nothing, never)
+    assert asked == [True, True, False, False]
 
 
 def test_the_command_line_makes_a_mesh_of_pictures(picture: Path, tmp_path: Path, capsys: Any) -> None:

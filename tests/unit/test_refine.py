@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from backend.cameras import CameraBatch, orbit_cameras
+from backend.cameras import orbit_cameras
 from backend.errors import Cancelled
 from backend.events import Event, Progress
 from backend.guidance import Guidance, Painter
@@ -23,11 +23,10 @@ from backend.optimize import optimize
 from backend.optimize.refine import RATE_END, Paintings, painting_error, rates, strength, turn
 from backend.rendering import Renderer, Shading, linear_to_srgb
 from backend.request import RefineSettings, Request
-from tests.unit.silhouette import SilhouetteGuidance, silhouettes, small_request
+from tests.unit.silhouette import BluePainter, SilhouetteGuidance, silhouettes, small_request
 from tests.unit.tiny_model import load, make_pipeline
 
 CPU = torch.device("cpu")
-BLUE = (0.1, 0.2, 0.9)
 SETTINGS = RefineSettings(iterations=120, views=6, visits=4, learning_rate=0.02)
 REQUEST = small_request(24, checkpoint_every=10).replace(refine=SETTINGS)
 
@@ -38,27 +37,6 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-class BluePainter(SilhouetteGuidance):
-    """Distils a red ellipsoid, and paints blue ones."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.painted: list[tuple[float, CameraBatch]] = []
-
-    def repaint(
-        self,
-        images: Tensor,
-        cameras: CameraBatch,
-        strength: float,
-        settings: RefineSettings,
-        generator: torch.Generator,
-    ) -> Tensor:
-        self.painted.append((strength, cameras))
-        inside = silhouettes(cameras, images.shape[-1])[:, None]
-        noise = 0.01 * torch.randn(images.shape, generator=generator)
-        return (torch.where(inside, torch.tensor(BLUE).view(1, 3, 1, 1), images[:, :, :1, :1]) + noise).clamp(0, 1)
 
 
 def run(request: Request, folder: Path, guidance: Guidance, stop_at: int = -1) -> tuple[Any, Any, Any, list[Event]]:

@@ -45,7 +45,7 @@ FLOW = (
     *("errors", "settings", "reference", "request", "events", "files", "threads", "cameras"),
     *("picture", "reference_files"),
     *("field", "rendering", "guidance", "meshing"),
-    *("schedules", "health", "checkpoint", "continuation", "optimize", "job_log", "job", "toybox"),
+    *("schedules", "health", "checkpoint", "optimize", "continuation", "job_log", "job", "toybox"),
 )
 _PICTURES = ("picture", "reference_files")
 # … but for these, which do not know each other.
@@ -60,7 +60,7 @@ STRANGERS = {
     "checkpoint": {*_PICTURES, "guidance", "meshing"},
     "continuation": {*_PICTURES, "field", "rendering", "guidance", "meshing"},
     "optimize": {"meshing"},
-    "job_log": {*_PICTURES, "field", "rendering", "guidance", "meshing", "optimize"},
+    "job_log": {*_PICTURES, "field", "rendering", "guidance", "meshing", "optimize", "continuation"},
     "toybox": {
         "reference_files",
         "events",
