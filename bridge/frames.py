@@ -26,6 +26,8 @@ class Tally:
     calls: int = 0
     seconds: float = 0.0
     longest: float = 0.0
+    longest_work: float = 0.0
+    """The same without what other programs took of the processor meanwhile."""
 
 
 _tallies: dict[str, Tally] = {}
@@ -37,27 +39,28 @@ def timed(name: str) -> Callable[[Function], Function]:
     def decorate(function: Function) -> Function:
         @functools.wraps(function)
         def wrapper(*arguments: Any, **values: Any) -> Any:
-            begin = time.perf_counter()
+            begin, work = time.perf_counter(), time.thread_time()
             try:
                 return function(*arguments, **values)
             finally:
-                note(name, time.perf_counter() - begin)
+                note(name, time.perf_counter() - begin, time.thread_time() - work)
 
         return wrapper  # pyright: ignore[reportReturnType]
 
     return decorate
 
 
-def note(name: str, seconds: float) -> None:
-    """Count one call."""
+def note(name: str, seconds: float, work: float) -> None:
+    """Count one call: the time it took, and the part of it that this thread ran."""
     tally = _tallies.setdefault(name, Tally())
     tally.calls += 1
     tally.seconds += seconds
     tally.longest = max(tally.longest, seconds)
+    tally.longest_work = max(tally.longest_work, work)
     path = os.environ.get(VARIABLE)
     if path and seconds >= 1e-3:
         with open(path, "a", encoding="utf-8") as log:  # noqa: PTH123 - called often
-            log.write(f"{time.time():.3f} {name} {seconds * 1e3:.1f} ms\n")
+            log.write(f"{time.time():.3f} {name} {seconds * 1e3:.1f} ms ({work * 1e3:.1f} ms of work)\n")
 
 
 def longest() -> tuple[str, float]:

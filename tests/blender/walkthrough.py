@@ -192,8 +192,9 @@ def result() -> Iterator[float]:
 def tell() -> None:
     """How long Blender was held up by us, in the whole generation."""
     for name, tally in sorted(frames.tallies().items()):
-        mean, longest = tally.seconds / tally.calls * 1e3, tally.longest * 1e3
-        print(f"walkthrough: {name}: {tally.calls} calls, {mean:.2f} ms each, longest {longest:.1f} ms")
+        mean, longest, work = (each * 1e3 for each in (tally.seconds / tally.calls, tally.longest, tally.longest_work))
+        told = f"{tally.calls} calls, {mean:.2f} ms each, longest {longest:.1f} ms, most work {work:.1f} ms"
+        print(f"walkthrough: {name}: {told}")
 
 
 def leave(code: int) -> None:
