@@ -23,6 +23,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 BLENDER = shlex.split(os.environ.get("BLENDER", shutil.which("blender") or ""))
 WINDOW = shlex.split(os.environ.get("BLENDER_WINDOW", ""))
+NO_SPLASH = "import bpy; bpy.context.preferences.view.show_splash = False; bpy.ops.wm.save_userpref()"
 LOOK = """
 import bpy, sys
 names = [each.name for each in bpy.data.objects]
@@ -49,6 +50,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     spec.loader.exec_module(builder)
     archive = builder.build(ROOT, home / "dist")
     done = blender(home, "--command", "extension", "install-file", "-r", "user_default", "--enable", str(archive))
+    assert done.returncode == 0, done.stderr
+    done = blender(home, "-b", "--python-expr", NO_SPLASH)  # it would take the first key that is pressed
     assert done.returncode == 0, done.stderr
     return home
 
