@@ -191,7 +191,8 @@ class _Loop:
         self._set_learning_rate(step)
         state.occupancy.update(state.field.density, step, state.rng)
         known = self._look(step)
-        views = None if known is not None and self.request.reference.alone else self._ask(step)
+        alone = self.request.reference.alone and step < self.settings.iterations  # paintings are looked at in turn
+        views = None if known is not None and alone else self._ask(step)
         if views is not None:
             output, cameras, opacity = views.output, views.cameras, views.output.opacity
         else:
@@ -249,6 +250,7 @@ class _Loop:
         if now.paints:
             share = strength(schedules.progress(step, settings.iterations), settings)
             painted = self.guidance.repaint(images.detach(), cameras, share, settings, state.generator)
+            check_number(float(painted.mean()), "painting")
             paintings.keep(now.slots, painted)
         gradient, loss = painting_error(images, paintings.shown(now.slots))
         check_number(loss, "paintings' loss")
