@@ -63,8 +63,15 @@ def open_model(model: str, allow_download: bool = False) -> ModelFolder:
 
     Hub ids are looked up in the local cache, and on the Hub only with ``allow_download``.
     """
-    if model in (BUILT_IN_MODEL, BUILT_IN_VIEW_MODEL):
-        return _read_index(_existing(BUILT_IN_FOLDER if model == BUILT_IN_MODEL else BUILT_IN_VIEW_FOLDER))
+    if model == BUILT_IN_MODEL:
+        return _read_index(_existing(BUILT_IN_FOLDER))
+    if model == BUILT_IN_VIEW_MODEL:
+        if not (BUILT_IN_VIEW_FOLDER / "model_index.json").is_file():
+            raise ModelError(
+                f'The built-in "{BUILT_IN_VIEW_MODEL}" has no weights here: it is not trained yet.',
+                'Choose a Zero-1-to-3 folder or Hub id as view_model, or "none" for several pictures or a prompt.',
+            )
+        return _read_index(_existing(BUILT_IN_VIEW_FOLDER))
     folder = Path(model).expanduser()
     if not folder.is_dir() and _HUB_ID.fullmatch(model):
         folder = _hub_snapshot(model, allow_download)
