@@ -160,12 +160,7 @@ def _request(options: argparse.Namespace) -> Request:
         text = getattr(options, name)
         if text is not None:
             request = request.with_setting(path, text)
-    for assignment in options.set:
-        path, equals, text = assignment.partition("=")
-        if not equals:
-            raise RequestError(f"--set {assignment!r} has no value.", "Write --set NAME=VALUE.")
-        request = request.with_setting(path.strip(), text)
-    return request
+    return request.with_assignments(options.set)
 
 
 def _read_request(path: Path) -> Request:

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import typing
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -321,6 +322,16 @@ class Request:
         not exist and for text that is no such value; bounds are checked by :meth:`validated`.
         """
         return typing.cast("Request", replace_path(self, path, text))
+
+    def with_assignments(self, assignments: Iterable[str]) -> Request:
+        """A copy with every ``NAME=VALUE`` of the command line's --set; RequestError as :meth:`with_setting`."""
+        request = self
+        for assignment in assignments:
+            path, equals, text = assignment.partition("=")
+            if not equals:
+                raise RequestError(f"--set {assignment!r} has no value.", "Write --set NAME=VALUE.")
+            request = request.with_setting(path.strip(), text)
+        return request
 
     def replace(self, **changes: Any) -> Request:
         """A copy with some values changed."""

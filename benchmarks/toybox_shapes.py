@@ -43,10 +43,7 @@ def look_of(kind: str) -> Look:
 def request_for(kind: str, arguments: argparse.Namespace) -> Request:
     """The request of one kind."""
     request = preset(arguments.preset, caption(look_of(kind)), seed=arguments.seed, model=arguments.model)
-    for setting in arguments.set:
-        path, _, text = setting.partition("=")
-        request = request.with_setting(path, text)
-    return request.validated()
+    return request.with_assignments(arguments.set).validated()
 
 
 def pictures(mesh: Mesh, solids: Solids) -> NDArray[np.uint8]:

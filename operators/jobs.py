@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,9 +27,15 @@ def _folder() -> dict[str, Any]:
     }
 
 
-def _meant(operator: Operator) -> queue.Ticket | None:
+def _told(operator: Operator, tell: Callable[[queue.Ticket], None]) -> bool:
+    """Tell the job that is meant; False, with a warning, if it is over."""
     folder = str(cast("Any", operator).folder)
-    return queue.find(Path(folder)) if folder else queue.current()
+    ticket = queue.find(Path(folder)) if folder else queue.current()
+    if ticket is None:
+        operator.report({"WARNING"}, "This job is over")
+        return False
+    tell(ticket)
+    return True
 
 
 class DREAMLATHE_OT_cancel(Operator):
@@ -46,11 +53,8 @@ class DREAMLATHE_OT_cancel(Operator):
         return True
 
     def execute(self, context: Context) -> OperatorReturn:
-        ticket = _meant(self)
-        if ticket is None:
-            self.report({"WARNING"}, "This job is over")
+        if not _told(self, queue.cancel):
             return {"CANCELLED"}
-        queue.cancel(ticket)
         supervisor.changed()
         return {"FINISHED"}
 
@@ -99,11 +103,8 @@ class DREAMLATHE_OT_pause(Operator):
         return True
 
     def execute(self, context: Context) -> OperatorReturn:
-        ticket = _meant(self)
-        if ticket is None:
-            self.report({"WARNING"}, "This job is over")
+        if not _told(self, queue.pause):
             return {"CANCELLED"}
-        queue.pause(ticket)
         redraw_sidebars()
         return {"FINISHED"}
 

@@ -53,10 +53,7 @@ class Asset:
     def request(self, preset_name: str, model: str, changes: list[str]) -> Request:
         """The request under this variant, with ``changes`` ("path=value") to all."""
         request = preset(preset_name, self.prompt, seed=self.seed, model=model)  # pyright: ignore[reportArgumentType]
-        for change in (*VARIANTS[self.variant], *changes):
-            path, _, text = change.partition("=")
-            request = request.with_setting(path, text)
-        return request.validated()
+        return request.with_assignments((*VARIANTS[self.variant], *changes)).validated()
 
 
 def has_face(look: Look) -> bool:

@@ -72,10 +72,7 @@ class Subject:
         azimuth, elevation = self.pose
         seen = ReferenceImage(str(image), azimuth, elevation, DISTANCE, FIELD_OF_VIEW, framing="as-is")
         request = preset(preset_name, "", seed=seed, references=(seen,), view_model=view_model)
-        for change in changes:
-            path, _, text = change.partition("=")
-            request = request.with_setting(path, text)
-        return request.validated()
+        return request.with_assignments(changes).validated()
 
 
 def subjects(known: int, unseen: int) -> list[Subject]:
