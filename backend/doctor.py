@@ -51,25 +51,11 @@ def _libraries() -> dict[str, Any]:
 
 def _device(name: str) -> dict[str, Any]:
     """Its name, and its free and whole memory in bytes."""
-    import torch  # noqa: PLC0415
-
-    from .job import choose_device  # noqa: PLC0415
+    from .devices import choose_device, described  # noqa: PLC0415
 
     device = choose_device(name)
     configure(device)
-    if device.type == "cuda":
-        free, total = torch.cuda.mem_get_info(device)
-        return {"device": torch.cuda.get_device_name(device), "memory_free": free, "memory": total}
-    return {"device": device.type.upper(), **_main_memory()}
-
-
-def _main_memory() -> dict[str, int]:
-    """Free and whole main memory, where the system says so."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
-        sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if line.endswith("kB")}
-        return {"memory_free": sizes.get("MemAvailable", 0), "memory": sizes.get("MemTotal", 0)}
-    return {}
+    return described(device)
 
 
 def time_step(device: str) -> float:

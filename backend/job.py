@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from .continuation import Origin, check_origin, take_over
 from .errors import Cancelled, DivergedError, DreamlatheError, OutputError, RequestError, SetupError
-from .events import Event, Failed, Finished, Phase, Progress
+from .events import Event, Failed, Finished, Message, Phase, Progress
 from .files import check_writable, locked, output_errors, write_atomically
 from .job_log import JobLog
 from .request import MeshSettings, Request
@@ -231,6 +231,9 @@ def _load_guidance(
 
     from . import guidance as room  # noqa: PLC0415
 
+    def tell(text: str) -> None:
+        report(Message("info", text))
+
     parts: dict[str, room.WeightedGuidance] = {}
     if request.shows_pictures:
         report(Phase("model", f"Loading {request.view_model} on {device}."))
@@ -239,14 +242,15 @@ def _load_guidance(
             for view in references
         ]
         shown = room.load_view_guidance(
-            request.view_model, pictures, request.view_guidance, device, downloads_allowed()
+            request.view_model, pictures, request.view_guidance, device, downloads_allowed(), request.loading, tell
         )
         parts["pictures"] = room.WeightedGuidance(shown, 1.0)
     if request.asks_prompt:
         report(Phase("model", f"Loading {request.model} on {device}."))
         asked = room.load_guidance(
-            request.model, request.prompt, request.negative_prompt, request.guidance, device, downloads_allowed()
-        )
+            request.model, request.prompt, request.negative_prompt, request.guidance, device, downloads_allowed(),
+            request.loading, tell,
+        )  # fmt: skip
         parts["prompt"] = room.WeightedGuidance(asked, request.view_guidance.prompt_weight if parts else 1.0)
     if len(parts) > 1:
         return room.CombinedGuidance(parts)
@@ -259,21 +263,10 @@ def downloads_allowed() -> bool:
 
 
 def choose_device(name: str) -> torch.device:
-    """The torch device of a request's ``device``; auto is CUDA where there is one, else the CPU.
+    """The torch device of a request's ``device``; see :func:`.devices.choose_device`."""
+    from .devices import choose_device  # noqa: PLC0415  (torch takes seconds to import)
 
-    Raises RequestError for a name that is no device and for a device that this machine lacks.
-    """
-    import torch  # noqa: PLC0415
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    hint = "Choose auto, cpu, or a device of this machine."
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device).fill_(0.0).item()
-    except (RuntimeError, AssertionError, NotImplementedError, ImportError):
-        raise RequestError(f"The device {name!r} is not available.", hint) from None
-    return device
+    return choose_device(name)
 
 
 def _make(request: Request, folder: Path, loaded: _Loaded, report: Report, should_stop: ShouldStop) -> dict[str, Any]:

@@ -60,6 +60,8 @@ class GuidanceSettings:
     """Classifier-free guidance scale s in ε_∅ + s·(…). The built-in model wants 3 to 8, Stable Diffusion 25 to 100."""
     camera_scale: float = bounded(9.0, 0.0, 1000.0)
     """The same for the camera, where the model is told it: how much its picture must be one from there."""
+    embedded_scale: float = bounded(3.5, 0.0, 100.0)
+    """Guidance scale that a guidance-distilled model (FLUX.1 dev) is told; others have none."""
     perp_neg: Literal["auto", "off", "stable-dreamfusion", "threestudio"] = "auto"
     """Weight schedule of the perpendicular negatives; off uses the positive view prompt alone; auto is off where the
     model is told the camera, which says more than words can, and stable-dreamfusion elsewhere."""
@@ -120,6 +122,23 @@ class ViewGuidanceSettings:
     """Weight of a prompt's gradient beside the pictures', which have weight 1 (Magic123: 1 to 40)."""
     white_share: float = bounded(1.0, 0.0, 1.0)
     """Share of steps whose views stand before white, as the models' training pictures did."""
+
+
+@dataclass(frozen=True)
+class LoadingSettings:
+    """How the 2D models are loaded: precision, memory and what is added to them."""
+
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    """Of the networks; auto is the family's own half precision on an accelerator and fp32 on the CPU."""
+    memory: Literal["auto", "fast", "careful", "tiled", "offload"] = "auto"
+    """The first plan to try: all at once, one piece at a time, the VAE in tiles too, or networks in main memory; auto
+    goes by the memory that is free. Where it runs out, the next plan follows."""
+    image_size: int = bounded(0, 0, 2048)
+    """Side of the pictures that the model is shown; 0 is the model's own, smaller ones need less memory."""
+    tiny_vae: str = ""
+    """A folder or Hub id of an AutoencoderTiny for these latents (TAESD) in place of the model's VAE; empty is none."""
+    loras: str = ""
+    """LoRAs to add, separated by semicolons: .safetensors files, each with its weight after an @ (1 without)."""
 
 
 @dataclass(frozen=True)
@@ -225,7 +244,7 @@ class Request:
     preset: PresetName = "standard"
     """The preset the settings came from; for people, the settings decide."""
     model: str = BUILT_IN_MODEL
-    """toybox, a diffusers folder, or a Hub id."""
+    """toybox, a diffusers folder, a Hub id (with @revision), or a .safetensors checkpoint."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps …"""
     orbit: OrbitRig = field(default_factory=OrbitRig)
@@ -240,6 +259,8 @@ class Request:
     """The 2D model's part."""
     view_guidance: ViewGuidanceSettings = field(default_factory=ViewGuidanceSettings)
     """The same of the model that is shown the pictures."""
+    loading: LoadingSettings = field(default_factory=LoadingSettings)
+    """How both are loaded."""
     reference: ReferenceSettings = field(default_factory=ReferenceSettings)
     """The pictures' own part."""
     optimize: OptimizeSettings = field(default_factory=OptimizeSettings)

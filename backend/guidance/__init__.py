@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from ..errors import ModelError, SetupError
-from ..request import GuidanceSettings, ViewGuidanceSettings
+from ..request import GuidanceSettings, LoadingSettings, ViewGuidanceSettings
 from ..settings import check
 from .combined import CombinedGuidance, WeightedGuidance
+from .families import family_of, module, module_of
 from .interface import Guidance, GuidanceResult, Painter
+from .memory import Economical, Tell, silent
 from .references import ReferencePicture
+from .vocabulary import Vocabulary
 
 __all__ = [
     "CombinedGuidance",
+    "Economical",
     "Guidance",
     "GuidanceResult",
     "Painter",
@@ -26,11 +28,6 @@ __all__ = [
     "load_view_guidance",
 ]
 
-_FAMILIES = {"StableDiffusionPipeline": ".stable_diffusion"}
-"""Module of each family by the pipeline's class; a module is imported when a model of its family is loaded."""
-_VIEW_FAMILIES = {"Zero123Pipeline": ".zero123", "Zero1to3StableDiffusionPipeline": ".zero123"}
-"""The same of families that are shown pictures instead of a prompt."""
-
 
 def load_guidance(
     model: str,
@@ -39,25 +36,33 @@ def load_guidance(
     settings: GuidanceSettings,
     device: torch.device,
     allow_download: bool = False,
+    loading: LoadingSettings | None = None,
+    tell: Tell = silent,
 ) -> Guidance:
-    """Load ``model`` ("toybox", a diffusers folder, or a Hub id) for one prompt.
+    """Load ``model`` ("toybox", a diffusers folder, a Hub id, or a .safetensors checkpoint) for one prompt.
 
-    Without ``allow_download`` a Hub id must be in the local cache. Raises ModelError for a model that is missing,
-    broken or of a family that is not known here, VocabularyError or RequestError for a prompt the model cannot read,
-    and SetupError if the backend's Python lacks a library.
+    Without ``allow_download`` a Hub id must be in the local cache. ``tell`` is told what a person should know: the
+    plan for the memory, a download's progress, words that do not fit. Raises ModelError for a model or LoRA that is
+    missing, broken or of a family that is not known here, VocabularyError or RequestError for a prompt the model cannot
+    read, and SetupError if the backend's Python lacks a library.
     """
-    folder = _module(".model_folder").open_model(model, allow_download)
-    if folder.family in _VIEW_FAMILIES:
-        raise ModelError(
-            f"{folder.path} is a {folder.family}, which is shown pictures and cannot read a prompt.",
-            f"Choose a model whose model_index.json says {' or '.join(_FAMILIES)}.",
-        )
-    if folder.family not in _FAMILIES:
-        raise ModelError(
-            f"{folder.path} is a {folder.family}, which cannot guide.",
-            f"Choose a model whose model_index.json says {' or '.join(_FAMILIES)}.",
-        )
-    return _module(_FAMILIES[folder.family]).load(folder, prompt, negative_prompt, settings, device)
+    rooms = module(".model_folder"), module(".loading"), module(".text_encoders"), module(".lora")
+    folders, networks, encoders, loras = rooms
+    loading = loading or LoadingSettings()
+    check(loading, "loading.")
+    folder = folders.open_model(model, allow_download, tell, lambda name, place: family_of(name, place, "prompt"))
+    room = module_of(family_of(folder.family, folder.path, "prompt"))
+    words = Vocabulary.read(folder.path)
+    if words is not None:
+        words.check(prompt)
+        words.check(negative_prompt)
+    with networks.quiet():
+        added = loras.read_loras(loading.loras, room.PIPELINE)
+        loras.check_used(added, tuple(folder.classes))
+        how = networks.Loading(device, loading, allow_download, tell, added)
+        guidance = room.load(folder, encoders.Texts(prompt, negative_prompt), settings, how)
+        _lay_out(guidance, loading, tell)
+    return guidance
 
 
 def load_view_guidance(
@@ -66,26 +71,33 @@ def load_view_guidance(
     settings: ViewGuidanceSettings,
     device: torch.device,
     allow_download: bool = False,
+    loading: LoadingSettings | None = None,
+    tell: Tell = silent,
 ) -> Guidance:
     """Load ``model`` ("toybox-views", a diffusers folder, or a Hub id) and show it one or more pictures of the object.
 
-    Without ``allow_download`` a Hub id must be in the local cache. Raises ModelError for a model that is missing,
-    broken or of a family that is not shown pictures, RequestError for pictures or settings it cannot use, and
-    SetupError if the backend's Python lacks a library.
+    Without ``allow_download`` a Hub id must be in the local cache; ``tell`` is told what a person should know. Raises
+    ModelError for a model that is missing, broken or of a family that is not shown pictures, RequestError for pictures
+    or settings it cannot use, and SetupError if the backend's Python lacks a library.
     """
+    folders, networks = module(".model_folder"), module(".loading")
+    loading = loading or LoadingSettings()
     check(settings, "view_guidance.")
-    folder = _module(".model_folder").open_model(model, allow_download)
-    if folder.family not in _VIEW_FAMILIES:
-        raise ModelError(
-            f"{folder.path} is a {folder.family}, which cannot be shown a picture.",
-            f"Choose a model whose model_index.json says {' or '.join(_VIEW_FAMILIES)}.",
-        )
-    return _module(_VIEW_FAMILIES[folder.family]).load(folder, references, settings, device)
+    check(loading, "loading.")
+    folder = folders.open_model(model, allow_download, tell, lambda name, place: family_of(name, place, "pictures"))
+    room = module_of(family_of(folder.family, folder.path, "pictures"))
+    with networks.quiet():
+        guidance = room.load(folder, references, settings, networks.Loading(device, loading, allow_download, tell))
+        _lay_out(guidance, loading, tell)
+    return guidance
 
 
-def _module(name: str) -> Any:
-    # Imported on use: diffusers and transformers take seconds to import, and the interface needs neither.
+def _lay_out(guidance: Any, loading: LoadingSettings, tell: Tell) -> None:
+    """Choose the plan for the memory; where that does not even load, the next one."""
     try:
-        return importlib.import_module(name, __package__)
-    except ImportError as error:
-        raise SetupError(f"The backend's Python lacks a library ({error}).", "Set the environment up again.") from error
+        said = guidance.layout.choose(loading.memory)
+    except torch.OutOfMemoryError:
+        said = guidance.economise()
+        if said is None:
+            raise
+    tell(said)

@@ -19,8 +19,11 @@ from .inversion import inversion_scale
 from .perp_neg import Negatives, combine, negative_weights, select_negatives
 from .view_prompts import TextEmbeddings, view_weights
 
-NoiseNetwork = Callable[[Tensor, Tensor, Tensor, "Tensor | None"], Tensor]
-"""(noisy latents [R, C, h, w], timesteps [R], tokens [R, L, D], mask [R, L] or None) to noise [R, C, h, w], float32."""
+NoiseNetwork = Callable[..., Tensor]
+"""(noisy latents [R, C, h, w], timesteps [R], tokens [R, L, D], mask [R, L] or None) to noise [R, C, h, w], float32.
+
+Where there are pooled texts [R, P], they are a fifth argument.
+"""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,14 @@ class Condition:
     """The N negatives, in the order of their rows."""
     told: bool = False
     """Whether the told rows are there."""
+    pooled: Tensor | None = None
+    """Pooled texts of the same rows [rows, P], for models that are told them."""
+
+    def asked(self, rows: int) -> tuple[Tensor | None, ...]:
+        """What the network is asked about the first ``rows`` rows, as arguments behind the timesteps."""
+        mask = None if self.mask is None else self.mask[:rows]
+        pooled = () if self.pooled is None else (self.pooled[:rows],)
+        return (self.tokens[:rows], mask, *pooled)
 
 
 def build_condition(
@@ -49,18 +60,27 @@ def build_condition(
     ``camera_tokens`` [B, K, D], if any, follow the positive's words in the told rows and nowhere else: Perp-Neg is
     between words, with and without a camera.
     """
-    positive = text.interpolated(view_weights(azimuth, elevation, settings.overhead_angle))
+    shares = view_weights(azimuth, elevation, settings.overhead_angle)
+    positive = text.interpolated(shares)
     unconditional = text.unconditional.expand_as(positive)
     negatives = select_negatives(negative_weights(settings, azimuth, elevation), positive.device)
     words = torch.cat([unconditional, positive, text.views[negatives.view]])
     if camera_tokens is None:
-        return Condition(words, None, negatives)
+        return Condition(words, None, negatives, pooled=_pooled(text, shares, negatives))
     told = torch.cat([positive, camera_tokens.to(positive.dtype)], dim=1)
     padded = words.new_zeros(len(words), told.shape[1], words.shape[2])
     padded[:, : words.shape[1]] = words
     mask = words.new_ones(len(words) + len(told), told.shape[1])
     mask[: len(words), words.shape[1] :] = 0.0
     return Condition(torch.cat([padded, told]), mask, negatives, told=True)
+
+
+def _pooled(text: TextEmbeddings, shares: NDArray[np.float64], negatives: Negatives) -> Tensor | None:
+    """Pooled texts of the rows without a camera [2B + N, P]."""
+    positive = text.interpolated_pooled(shares)
+    if positive is None or text.pooled_views is None or text.pooled_unconditional is None:
+        return None
+    return torch.cat([text.pooled_unconditional.expand_as(positive), positive, text.pooled_views[negatives.view]])
 
 
 def guided_noise(
@@ -76,7 +96,7 @@ def guided_noise(
     told = noisy[:batch] if condition.told else noisy[:0]
     latents = torch.cat([noisy, noisy, noisy[own], told])
     times = torch.cat([timesteps, timesteps, timesteps[own], timesteps[: len(told)]])
-    noise = network(latents, times, condition.tokens, condition.mask)
+    noise = network(latents, times, *condition.asked(len(latents)))
     unconditional, positive, negative, seen = noise.split([batch, batch, len(own), len(told)])
     projected = settings.negatives == "perpendicular"
     guided = combine(
@@ -92,8 +112,7 @@ def inversion_noise(
     batch = len(noisy)
     scale = inversion_scale(settings)
     rows = batch if scale == 0.0 else 2 * batch
-    mask = None if condition.mask is None else condition.mask[:rows]
     copies = rows // batch
-    noise = network(noisy.repeat(copies, 1, 1, 1), timesteps.repeat(copies), condition.tokens[:rows], mask)
+    noise = network(noisy.repeat(copies, 1, 1, 1), timesteps.repeat(copies), *condition.asked(rows))
     unconditional, positive = noise[:batch], noise[-batch:]
     return unconditional + scale * (positive - unconditional)

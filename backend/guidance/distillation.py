@@ -13,7 +13,7 @@ from torch.nn import functional
 from ..request import GuidanceSettings, ViewGuidanceSettings
 from .inversion import Predict, ism_noise, sdi_noise
 
-PredictionType = Literal["epsilon", "v_prediction", "sample"]
+PredictionType = Literal["epsilon", "v_prediction", "sample", "flow"]
 Weighting = Literal["sds", "uniform", "fantasia3d"]
 DistillationSettings = GuidanceSettings | ViewGuidanceSettings
 """Their timesteps, weights and distillation are alike."""
@@ -21,18 +21,51 @@ DistillationSettings = GuidanceSettings | ViewGuidanceSettings
 
 @dataclass(frozen=True)
 class NoiseSchedule:
-    """The forward process x_t = √ᾱ_t·x_0 + √(1 − ᾱ_t)·ε, and what the network predicts of it."""
+    """The forward process x_t = a_t·x_0 + s_t·ε, and what the network predicts of it.
+
+    In a diffusion a = √ᾱ and s = √(1 − ᾱ); in a rectified flow a = 1 − σ and s = σ (arXiv 2209.03003). Whatever the
+    network predicts becomes the noise ε, so that all that is written about ε holds for every model.
+    """
 
     alphas_cumprod: Tensor
-    """[T] float32, ᾱ."""
+    """[T] float32, ᾱ; a flow's is that of the diffusion which it is but for its scale, a²/(a² + s²)."""
     prediction_type: PredictionType
-    """epsilon: ε; v_prediction: √ᾱ·ε − √(1−ᾱ)·x_0 (Salimans and Ho, arXiv 2202.00512); sample: x_0."""
+    """epsilon: ε; v_prediction: √ᾱ·ε − √(1−ᾱ)·x_0 (Salimans and Ho, arXiv 2202.00512); sample: x_0; flow: ε − x_0."""
+    sigmas: Tensor | None = None
+    """[T] float32, a flow's σ, rising; None for a diffusion."""
+
+    @classmethod
+    def flow(cls, sigmas: Tensor) -> NoiseSchedule:
+        """That of a rectified flow with ``sigmas`` [T], rising, in (0, 1]."""
+        signal = (1.0 - sigmas).square()
+        return cls(signal / (signal + sigmas.square()), "flow", sigmas)
 
     def __len__(self) -> int:
         return len(self.alphas_cumprod)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.alphas_cumprod.device
+
+    @property
+    def last(self) -> int:
+        """The last timestep that has any signal: with zero terminal SNR (arXiv 2305.08891) the very last has none."""
+        return int((self._signal() > 1e-3).nonzero().max())
+
+    def times(self, timesteps: Tensor) -> Tensor:
+        """What the network is told of ``timesteps`` [B]: themselves, or a flow's σ of them in 1000ths."""
+        return timesteps if self.sigmas is None else 1000.0 * self.sigmas[timesteps]
+
+    def _signal(self) -> Tensor:
+        return self.alphas_cumprod.sqrt() if self.sigmas is None else 1.0 - self.sigmas
+
     def _signal_and_noise(self, timesteps: Tensor, dimensions: int) -> tuple[Tensor, Tensor]:
-        alpha = self.alphas_cumprod[timesteps].view(-1, *[1] * (dimensions - 1))
+        shape = (-1, *[1] * (dimensions - 1))
+        if self.sigmas is not None:
+            sigma = self.sigmas[timesteps].view(shape)
+            return 1.0 - sigma, sigma
+        alpha = self.alphas_cumprod[timesteps].view(shape)
         return alpha.sqrt(), (1.0 - alpha).sqrt()
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
@@ -41,12 +74,15 @@ class NoiseSchedule:
         return signal * latents + spread * noise
 
     def clean(self, noisy: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """The latents x_0 [B, …] that became ``noisy`` by ``noise`` at ``timesteps`` [B]."""
+        """The latents x_0 [B, …] that became ``noisy`` by ``noise`` at ``timesteps`` [B], all up to :attr:`last`."""
         signal, spread = self._signal_and_noise(timesteps, noisy.ndim)
         return (noisy - spread * noise) / signal
 
     def moved(self, noisy: Tensor, noise: Tensor, before: Tensor, after: Tensor) -> Tensor:
-        """``noisy`` [B, …] at ``before`` [B], taken along ``noise`` to ``after`` [B]: a step of DDIM, either way."""
+        """``noisy`` [B, …] at ``before`` [B], taken along ``noise`` to ``after`` [B]: a step of DDIM, either way.
+
+        In a flow it is a step of Euler's.
+        """
         return self.add_noise(self.clean(noisy, noise, before), noise, after)
 
     def noise_in(self, noisy: Tensor, latents: Tensor, timesteps: Tensor) -> Tensor:
@@ -61,6 +97,8 @@ class NoiseSchedule:
         signal, spread = self._signal_and_noise(timesteps, noisy.ndim)
         if self.prediction_type == "v_prediction":
             return signal * prediction + spread * noisy
+        if self.prediction_type == "flow":
+            return noisy + signal * prediction
         return (noisy - signal * prediction) / spread.clamp_min(1e-4)
 
     def weight(self, timesteps: Tensor, weighting: Weighting) -> Tensor:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from huggingface_hub import snapshot_download
-from safetensors import SafetensorError, safe_open
-
 from ..errors import ModelError
 from ..request import BUILT_IN_MODEL, BUILT_IN_VIEW_MODEL
+from .fetch import download, in_cache, moved
+from .memory import Tell, silent
+from .weights import PICKLES, check_safetensors, chosen_variant, missing_shards, variants
 
 BUILT_IN_FOLDER = Path(__file__).parent.parent / "toybox" / "weights"
 BUILT_IN_VIEW_FOLDER = BUILT_IN_FOLDER.with_name("view_weights")
@@ -22,21 +22,11 @@ BORROWED = "_borrowed"
 POSE = "_relative_pose"
 """Entry of model_index.json: the kind of relative pose that the model was trained on."""
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_WEIGHTS = re.compile(r"(?:diffusion_pytorch_model|model)(?:\.([A-Za-z]\w*))?(?:-\d+-of-\d+)?\.safetensors")
-_PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
-_CONFIG_FILES = (
-    *("model_index.json", "vocabulary.json", "camera_projection/*", "scheduler/*.json", "tokenizer/*"),
-    "feature_extractor/*.json",
-)
-_NETWORKS = {
-    "unet": "diffusion_pytorch_model",
-    "vae": "diffusion_pytorch_model",
-    "text_encoder": "model",
-    "image_encoder": "model",
-    "clip_camera_projection": "diffusion_pytorch_model",
-    "cc_projection": "diffusion_pytorch_model",
-}
+_HUB_ID = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
+_NOT_NEEDED = ("safety_checker", "watermarker")
+_FOLDERS_WITHOUT_CLASS = ("camera_projection",)
+CheckFamily = Callable[[str, object], object]
+"""Refuses the name of a pipeline, of a model at a place, with a ModelError."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +48,14 @@ class ModelFolder:
         return (BUILT_IN_FOLDER if part in self.borrowed else self.path) / part
 
 
-def open_model(model: str, allow_download: bool = False) -> ModelFolder:
-    """Find ``model`` (a built-in one, a folder, or a Hub id) and read its index; ModelError says what is wrong with it.
+def open_model(
+    model: str, allow_download: bool = False, tell: Tell = silent, check_family: CheckFamily | None = None
+) -> ModelFolder:
+    """Find ``model`` (built-in, folder, Hub id or checkpoint) and read its index; ModelError says what is wrong.
 
-    Hub ids are looked up in the local cache, and on the Hub only with ``allow_download``.
+    Hub ids, with a branch, tag or commit behind an @ if need be, are looked up in the local cache, and on the Hub only
+    with ``allow_download``. A .safetensors checkpoint is made a folder in the cache, once (see :mod:`.single_file`).
+    ``check_family`` is asked before anything large is downloaded.
     """
     if model == BUILT_IN_MODEL:
         return _read_index(_existing(BUILT_IN_FOLDER))
@@ -72,10 +66,86 @@ def open_model(model: str, allow_download: bool = False) -> ModelFolder:
                 'Choose a Zero-1-to-3 folder or Hub id as view_model, or "none" for several pictures or a prompt.',
             )
         return _read_index(_existing(BUILT_IN_VIEW_FOLDER))
-    folder = Path(model).expanduser()
-    if not folder.is_dir() and _HUB_ID.fullmatch(model):
-        folder = _hub_snapshot(model, allow_download)
-    return _read_index(_existing(folder))
+    place = Path(model).expanduser()
+    if place.is_file():
+        from .single_file import folder_of_checkpoint  # noqa: PLC0415  (it opens folders itself)
+
+        return _read_index(folder_of_checkpoint(place, allow_download, tell))
+    hub = None if place.is_dir() else _HUB_ID.fullmatch(model)
+    if hub is None:
+        return _read_index(_existing(place))
+    return _open_hub(hub["name"], hub["revision"], allow_download, tell, check_family)
+
+
+def open_folder(model: str, what: str, kind: str, allow_download: bool = False, tell: Tell = silent) -> ModelFolder:
+    """A folder or Hub id that holds one network of the class ``kind``, called ``what``; ModelError for another."""
+    place = Path(model).expanduser()
+    hub = None if place.is_dir() else _HUB_ID.fullmatch(model)
+    if hub is not None:
+        name, revision = hub["name"], hub["revision"]
+        found = in_cache(name, revision)
+        if found is None or not variants(each.name for each in found.iterdir()):
+            if not allow_download:
+                raise _not_here(name)
+            found = download(name, revision, lambda _: ("",), tell)
+        place = found
+    config = place / "config.json"
+    if not config.is_file():
+        raise ModelError(f"The {what} {model} has no config.json.", f"Choose a folder or Hub id of an {kind}.")
+    found_kind = read_json(config).get("_class_name", "network without a name")
+    if found_kind != kind:
+        raise ModelError(f"The {what} {model} is a {found_kind}.", f"Choose a folder or Hub id of an {kind}.")
+    return ModelFolder(place, kind, {})
+
+
+def _open_hub(
+    name: str, revision: str | None, allow_download: bool, tell: Tell, check_family: CheckFamily | None
+) -> ModelFolder:
+    found = in_cache(name, revision)
+    missing = "anything" if found is None else _missing(found)
+    if found is None or (missing and allow_download):
+        if not allow_download:
+            raise _not_here(name)
+
+        def check_index(folder: Path) -> list[str]:
+            read = _read_index(folder)
+            if check_family is not None:
+                check_family(read.family, name)
+            parts = [part for part in read.classes if part not in _NOT_NEEDED]
+            return [*parts, *_FOLDERS_WITHOUT_CLASS]
+
+        return _read_index(download(name, revision, check_index, tell))
+    if missing:
+        raise ModelError(
+            f"{name} is only half downloaded: {missing} is missing.",
+            "Allow the download once more, and it goes on where it broke off.",
+        )
+    return _read_index(found)
+
+
+def _not_here(name: str) -> ModelError:
+    return ModelError(
+        f"{name} is neither a folder nor a model downloaded before.",
+        f"{moved(name)}Check the name, or allow the download.",
+    )
+
+
+def _missing(snapshot: Path) -> str:
+    """What a snapshot of the Hub's cache lacks; empty if it is whole."""
+    if not (snapshot / "model_index.json").is_file():
+        return "model_index.json"
+    for part in _read_index(snapshot).classes:
+        if part in _NOT_NEEDED:
+            continue
+        place = snapshot / part
+        names = [path.name for path in place.iterdir() if path.exists()] if place.is_dir() else []
+        known = variants(names)
+        # A part with a config.json is a network; the others are tokenizers, schedulers and the like.
+        if not names or ("config.json" in names and not known and not any(n.endswith(PICKLES) for n in names)):
+            return f"its {part}"
+        if known and (shards := missing_shards(place, known[chosen_variant(names)])):
+            return f"{part}/{shards[0]}"
+    return ""
 
 
 def check_part(folder: ModelFolder, part: str, classes: Iterable[str]) -> None:
@@ -92,22 +162,27 @@ def check_part(folder: ModelFolder, part: str, classes: Iterable[str]) -> None:
 def weights_variant(folder: ModelFolder, part: str) -> str | None:
     """The variant ("fp16", …) whose safetensors weights ``part`` has, None for the plain ones; every file is checked.
 
-    Raises ModelError if there are no weights, if they are pickled only, or if a file is cut off or damaged.
+    Raises ModelError if there are no weights, if they are pickled only, or if a file is missing, cut off or damaged.
     """
     place = folder.place(part)
-    files = {path: match for path in sorted(place.iterdir()) if (match := _WEIGHTS.fullmatch(path.name))}
-    if not files:
-        if any(path.suffix in _PICKLES for path in place.iterdir()):
+    names = [path.name for path in place.iterdir()]
+    known = variants(names)
+    if not known:
+        if any(name.endswith(PICKLES) for name in names):
             raise ModelError(
                 f"The {part} of {folder.path} is stored as a pickle, which can run any code when it is loaded.",
                 "Use a model with .safetensors weights, or convert it with diffusers' save_pretrained.",
             )
         raise ModelError(f"The {part} of {folder.path} has no .safetensors weights.", "Copy the whole folder.")
-    variants = {cast("str | None", match.group(1)) for match in files.values()}
-    variant = None if None in variants else min(v for v in variants if v)
-    for path, match in files.items():
-        if match.group(1) == variant:
-            _check_safetensors(path)
+    variant = chosen_variant(names)
+    if shards := missing_shards(place, known[variant]):
+        raise ModelError(
+            f"The {part} of {folder.path} is only half there: {', '.join(shards)} is missing.",
+            "Copy or download the model anew; a download goes on where it broke off.",
+        )
+    for name in known[variant]:
+        if name.endswith(".safetensors"):
+            check_safetensors(place / name)
     return variant
 
 
@@ -155,45 +230,3 @@ def _borrowed(folder: Path, index: dict[str, Any]) -> tuple[str, ...]:
             f"{folder} borrows parts of a model that does not lend any.", f'Only "{BUILT_IN_MODEL}" does; copy them.'
         )
     return tuple(cast("dict[str, Any]", lenders))
-
-
-def _check_safetensors(path: Path) -> None:
-    """Opening reads the header and compares it with the file's length, so a cut-off download is noticed here."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            empty = not list(file.keys())
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ModelError(f"{path} is damaged ({error}).", "Copy the model anew.") from error
-    if empty:
-        raise ModelError(f"{path} holds no weights.", "Copy the model anew.")
-
-
-def _hub_snapshot(model: str, allow_download: bool) -> Path:
-    """The local copy of a Hub model; only what is needed is downloaded, in half precision if there is no other."""
-
-    def snapshot(variant: str) -> Path:
-        networks = [f"{part}/config.json" for part in _NETWORKS]
-        networks += [f"{part}/*.safetensors.index*.json" for part in _NETWORKS]
-        for part, stem in _NETWORKS.items():
-            networks += [f"{part}/{stem}{variant}.safetensors", f"{part}/{stem}{variant}-*.safetensors"]
-        patterns = [*_CONFIG_FILES, *networks]
-        return Path(snapshot_download(model, allow_patterns=patterns, local_files_only=not allow_download))
-
-    try:
-        folder = snapshot("")
-        if allow_download and not list((folder / "unet").glob("*.safetensors")):
-            folder = snapshot(".fp16")
-    except Exception as error:  # the Hub's, the network's and the disk's errors share no base class
-        if not allow_download:
-            raise ModelError(
-                f"{model} is neither a folder nor a model downloaded before.",
-                "Check the name, or allow the download.",
-            ) from error
-        raise ModelError(
-            f"{model} cannot be downloaded ({_first_line(error)}).", "Check the name and the network."
-        ) from error
-    return folder
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -25,7 +25,7 @@ def repaint(
 
     ``predict`` maps noisy latents and timesteps [B] to the guided noise. Strength 0 gives the latents back.
     """
-    start = round(strength * (len(schedule) - 1))
+    start = min(round(strength * (len(schedule) - 1)), schedule.last)
     if start == 0:
         return latents
     noise = torch.randn(latents.shape, generator=generator, device=generator.device).to(latents.device)

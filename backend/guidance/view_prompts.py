@@ -6,9 +6,11 @@ interpolated linearly by azimuth, token by token, as in Perp-Neg (arXiv 2304.049
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
@@ -48,8 +50,24 @@ class TextEmbeddings:
     """[4, T, D], in the order of :data:`VIEWS`."""
     unconditional: Tensor
     """[T, D], of the empty prompt or of the negative prompt that takes its place."""
+    pooled_views: Tensor | None = None
+    """[4, P], each text as one vector, for models that are told one beside the tokens."""
+    pooled_unconditional: Tensor | None = None
+    """[P], the same."""
 
     def interpolated(self, weights: NDArray[np.float64]) -> Tensor:
         """Embeddings [B, T, D] for shares ``weights`` [B, 4]."""
         shares = self.views.new_tensor(weights)
         return (shares @ self.views.flatten(1)).view(len(weights), *self.views.shape[1:])
+
+    def interpolated_pooled(self, weights: NDArray[np.float64]) -> Tensor | None:
+        """Pooled embeddings [B, P] for shares ``weights`` [B, 4]; None where the model has none."""
+        return None if self.pooled_views is None else self.pooled_views.new_tensor(weights) @ self.pooled_views
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> TextEmbeddings:
+        """The same on ``device`` as ``dtype``."""
+        moved = {
+            item.name: None if (value := getattr(self, item.name)) is None else value.to(device, dtype)
+            for item in dataclasses.fields(self)
+        }
+        return TextEmbeddings(**moved)

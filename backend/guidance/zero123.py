@@ -29,10 +29,12 @@ from transformers import CLIPVisionModelWithProjection
 from ..errors import ModelError
 from ..request import ViewGuidanceSettings
 from .distillation import NoiseSchedule, score_gradient
+from .fitting import chosen_size
 from .interface import GuidanceResult
 from .inversion import inversion_scale
-from .latents import encode, image_size, judged, resized
-from .loading import check_scheduler, check_unet, load_network, load_schedule, loaded, quiet
+from .latents import UPCAST, encode, factor, image_size, judged, overflowed, resized
+from .loading import Loading, check_scheduler, check_unet, load_network, load_schedule, load_vae, loaded
+from .memory import Layout, Tell, silent
 from .model_folder import ModelFolder, check_part, read_json, weights_variant
 from .references import ReferencePicture, check_references, pictures_before_white, reference_cameras
 from .relative_pose import (
@@ -54,6 +56,8 @@ _POSE_NUMBERS = 4
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 _HINT = "Choose a Zero-1-to-3 model."
+STABLE_DIFFUSION_SCALE = 0.18215
+"""By which Stable Diffusion's latents, and so TAESD's, are scaled."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,8 @@ class ViewNetworks:
     """CLIP embedding and relative pose [E + 4] to a token [D]; float32."""
     pose: PoseKind
     """Which relative pose the model was trained on."""
+    image_size: tuple[int, int] | None = None
+    """Height and width of the images that the model is shown; None for those it was trained on."""
 
 
 @dataclass(frozen=True)
@@ -104,18 +110,35 @@ class ViewCondition:
 class Zero123Guidance:
     """Score distillation from pictures; see :class:`.interface.Guidance`.
 
-    Networks run in float16 on CUDA and in float32 elsewhere; losses and guidance arithmetic are always float32.
+    Losses and guidance arithmetic are always float32.
     """
 
-    def __init__(self, networks: ViewNetworks, references: EncodedReferences, settings: ViewGuidanceSettings) -> None:
-        self.networks, self.references, self.settings = networks, references, settings
-        self.dtype, self.device = networks.unet.dtype, networks.unet.device
-        self.image_size = image_size(networks.unet, networks.vae)
-        """Height and width of the images the model was trained on."""
+    def __init__(
+        self,
+        networks: ViewNetworks,
+        references: EncodedReferences,
+        settings: ViewGuidanceSettings,
+        tell: Tell = silent,
+    ) -> None:
+        self.networks, self.references, self.settings, self.tell = networks, references, settings, tell
+        self.dtype, self.device = networks.unet.dtype, networks.schedule.device
+        self.image_size = networks.image_size or image_size(networks.unet, networks.vae)
+        """Height and width of the images the model is shown."""
+        self.layout = Layout(networks.vae, networks.unet, self.device, self.image_size)
 
     def encode(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Latents [B, C, h, w] float32 of ``images`` [B, 3, H, W] (sRGB in [0, 1]), differentiable; one sample."""
-        return encode(self.networks.vae, resized(images, self.image_size), generator)
+        state, shown = generator.get_state(), resized(images, self.image_size)
+        latents = encode(self.networks.vae, shown, generator)
+        if overflowed(self.networks.vae, latents.detach()):
+            self.tell(UPCAST)
+            generator.set_state(state)
+            latents = encode(self.networks.vae, shown, generator)
+        return latents
+
+    def economise(self) -> str | None:
+        """See :meth:`.memory.Economical.economise`."""
+        return self.layout.economise()
 
     def condition(self, cameras: CameraBatch) -> ViewCondition:
         """What the network is asked about views from ``cameras``."""
@@ -138,9 +161,13 @@ class Zero123Guidance:
 
     def predict_noise(self, noisy: Tensor, timesteps: Tensor, tokens: Tensor, latents: Tensor) -> Tensor:
         """The noise [R, C, h, w] float32 that the UNet sees in ``noisy``, shown ``tokens`` and ``latents`` of R."""
-        shown = torch.cat([noisy, latents], dim=1).to(self.dtype)
-        output = self.networks.unet(shown, timesteps, tokens.to(self.dtype), return_dict=False)[0]
-        return self.networks.schedule.noise_of(output.float(), noisy, timesteps)
+        shown, tokens = torch.cat([noisy, latents], dim=1).to(self.dtype), tokens.to(self.dtype)
+        parts: list[Tensor] = []
+        for start in range(0, len(noisy), rows := self.layout.plan.rows or len(noisy)):
+            some = slice(start, start + rows)
+            output = self.networks.unet(shown[some], timesteps[some], tokens[some], return_dict=False)[0]
+            parts.append(self.networks.schedule.noise_of(output.float(), noisy[some], timesteps[some]))
+        return torch.cat(parts)
 
     def guided_noise(self, noisy: Tensor, timesteps: Tensor, condition: ViewCondition, scale: float) -> Tensor:
         """ε_∅ + ``scale``·(ε − ε_∅) [B, C, h, w] for ``noisy`` [B, C, h, w] at ``timesteps`` [B], by one call.
@@ -171,7 +198,7 @@ class Zero123Guidance:
         Images of any size are resized to the model's own. The gradient has the images' device.
         """
         settings = self.settings
-        images = images.detach().float().requires_grad_(True)
+        images, state = images.detach().float().requires_grad_(True), generator.get_state()
         latents = self.encode(images.to(self.device), generator)
         with torch.inference_mode():
             condition = self.condition(cameras)
@@ -185,14 +212,21 @@ class Zero123Guidance:
             score = score_gradient(latents, predict, self.networks.schedule, settings, progress, generator, invert)
             weighted = condition.scales.view(-1, 1, 1, 1) * score.gradient
             score = dataclasses.replace(score, gradient=weighted)
-        return judged(images, latents, score, len(latents) + len(condition.tokens))
+        evaluations = len(latents) + len(condition.tokens)
+        result = judged(images, latents, score, evaluations)
+        if overflowed(self.networks.vae, result.gradient):
+            self.tell(UPCAST)
+            again = torch.Generator(generator.device)
+            again.set_state(state)
+            result = judged(images, self.encode(images.to(self.device), again), score, evaluations)
+        return result
 
     def _tensor(self, values: NDArray[Any]) -> Tensor:
         return torch.as_tensor(values, dtype=torch.float32, device=self.device)
 
 
 def load(
-    folder: ModelFolder, references: Sequence[ReferencePicture], settings: ViewGuidanceSettings, device: torch.device
+    folder: ModelFolder, references: Sequence[ReferencePicture], settings: ViewGuidanceSettings, how: Loading
 ) -> Zero123Guidance:
     """Read a model of this family and encode the pictures.
 
@@ -200,17 +234,19 @@ def load(
     the model cannot be shown.
     """
     check_references(references)
+    if how.settings.loras:
+        raise ModelError("A Zero-1-to-3 model takes no LoRA.", "Leave loading.loras empty, or ask no pictures.")
     projection_part = _check_parts(folder)
-    dtype = torch.float16 if device.type == "cuda" else torch.float32
-    with quiet():
-        unet = load_network(folder, "unet", UNet2DConditionModel, {"torch_dtype": dtype}).to(device)
-        vae = load_network(folder, "vae", AutoencoderKL, {"torch_dtype": dtype}).to(device)
-        schedule = load_schedule(folder, device)
-        projection = _load_projection(folder, projection_part).to(device)
-        networks = ViewNetworks(vae, unet, schedule, projection, _pose_kind(folder, settings))
-        _check_channels(folder, networks)
-        encoded = _encode_references(folder, networks, references, device)
-    return Zero123Guidance(networks, encoded, settings)
+    dtype, device = how.dtype(torch.float16), how.device
+    unet = load_network(folder, "unet", UNet2DConditionModel, {"dtype": dtype})
+    vae = load_vae(folder, AutoencoderKL, dtype, how, unet.config.out_channels)
+    schedule = load_schedule(folder, device)
+    projection = _load_projection(folder, projection_part).to(device)
+    size = chosen_size(image_size(unet, vae), factor(vae), how)
+    networks = ViewNetworks(vae, unet, schedule, projection, _pose_kind(folder, settings), size)
+    _check_channels(folder, networks)
+    encoded = _encode_references(folder, networks, references, device)
+    return Zero123Guidance(networks, encoded, settings, how.tell)
 
 
 def _check_parts(folder: ModelFolder) -> str:
@@ -283,8 +319,11 @@ def _encode_references(
     CLIP's view of a picture is resized from the model's own size, bicubic, corners on corners and not antialiased, as
     in the models' training: other ways of resizing give other embeddings.
     """
-    pictures = pictures_before_white(references, image_size(networks.unet, networks.vae), device)
-    mode = networks.vae.encode((2.0 * pictures - 1.0).to(networks.vae.dtype)).latent_dist.mode()
+    size = networks.image_size or image_size(networks.unet, networks.vae)
+    pictures = pictures_before_white(references, size, device)
+    mode = _mode(networks.vae, pictures)
+    if overflowed(networks.vae, mode):
+        mode = _mode(networks.vae, pictures)
     encoder = load_network(folder, "image_encoder", CLIPVisionModelWithProjection, {"dtype": torch.float32}).to(device)
     side = encoder.config.image_size
     mean, std = (pictures.new_tensor(numbers).view(1, 3, 1, 1) for numbers in _normalization(folder))
@@ -298,7 +337,15 @@ def _encode_references(
             "Copy the model anew.",
         )
     weights = np.array([reference.weight for reference in references], np.float64)
-    return EncodedReferences(embeddings, mode.float(), reference_cameras(references), weights)
+    return EncodedReferences(embeddings, mode, reference_cameras(references), weights)
+
+
+def _mode(vae: Any, pictures: Tensor) -> Tensor:
+    """Unscaled latents of ``pictures`` [K, 3, H, W]; those of a tiny VAE are scaled and have no spread."""
+    encoded = vae.encode((2.0 * pictures - 1.0).to(vae.dtype))
+    if hasattr(encoded, "latents"):
+        return encoded.latents.float() / STABLE_DIFFUSION_SCALE
+    return encoded.latent_dist.mode().float()
 
 
 def _normalization(folder: ModelFolder) -> tuple[tuple[float, ...], tuple[float, ...]]:

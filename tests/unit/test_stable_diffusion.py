@@ -14,15 +14,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from backend.cameras import CameraBatch, orbit_cameras
 from backend.errors import ModelError, RequestError
-from backend.guidance import GuidanceResult
 from backend.guidance.camera_projection import CameraProjection
 from backend.guidance.conditioning import Condition, guided_noise
 from backend.guidance.distillation import score_gradient
+from backend.guidance.latents import resized
+from backend.guidance.loading import Loading
+from backend.guidance.memory import silent
 from backend.guidance.model_folder import open_model
-from backend.guidance.stable_diffusion import StableDiffusionGuidance, encode_texts, resized
+from backend.guidance.stable_diffusion import StableDiffusionGuidance, encode_texts
+from backend.guidance.text_encoders import Texts
 from backend.request import GuidanceSettings
+from tests.unit.conformance import cameras, judge
 from tests.unit.tiny_model import (
     CPU,
     TOKENS,
@@ -64,15 +67,6 @@ def tiny(written: Path) -> Any:
 def folder(written: Path, tmp_path: Path) -> Path:
     """A copy of the folder, to be changed."""
     return Path(shutil.copytree(written, tmp_path / "model"))
-
-
-def cameras(*azimuth: float, elevation: float = 10.0) -> CameraBatch:
-    return orbit_cameras(list(azimuth), elevation, 3.0, 40.0)
-
-
-def judge(guidance: Any, where: CameraBatch, seed: int = 0, side: int = 16, progress: float = 0.2) -> GuidanceResult:
-    images = torch.rand(len(where), 3, side, side, generator=torch.Generator().manual_seed(5))
-    return guidance.gradient(images, where, progress, torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("side", [16, 8, 40])
@@ -251,7 +245,7 @@ def test_tokenizer_of_a_few_words_survives_saving(folder: Path, tiny: Any, layou
     whole = [f"{word}</w>" for word in ("a", "red", "duck", ",", "front", "view")]
     assert ids == [vocabulary[token] for token in ("<|startoftext|>", *whole, "<|endoftext|>")]
     assert read.model_max_length == TOKENS
-    texts = encode_texts(open_model(str(folder)), "a red duck", "", CPU)
+    texts = encode_texts(open_model(str(folder)), Texts("a red duck", ""), Loading(CPU), silent)
     torch.testing.assert_close(texts.views, tiny.text.views)
 
 
@@ -272,13 +266,18 @@ def test_half_precision_weights_and_the_fp16_variant(folder: Path, tiny: Any):
     assert torch.nn.functional.cosine_similarity(found.flatten(), expected.flatten(), 0) > 0.99
 
 
-def test_a_prompt_that_does_not_fit_is_an_error_not_cut_off(written: Path):
+def test_a_prompt_that_does_not_fit_loses_words_and_keeps_the_view(written: Path):
+    told: list[str] = []
     fitting = " ".join(["red"] * (TOKENS - 5))  # start, ",", "side", "view", end
-    load(written, prompt=fitting)
-    with pytest.raises(RequestError, match=f"has {TOKENS + 1} tokens, and the model reads {TOKENS}"):
-        load(written, prompt=fitting + " red")
-    with pytest.raises(RequestError, match="too long"):
-        load(written, negative=" ".join(["red"] * TOKENS))
+    whole = load(written, prompt=fitting, tell=told.append)
+    assert not any("too long" in text for text in told)
+    cut = load(written, prompt=fitting + " duck car", tell=told.append)
+    assert any(f'reads {TOKENS} tokens: "duck car" is left out' in text for text in told)
+    torch.testing.assert_close(cut.text.views, whole.text.views)
+    load(written, negative=" ".join(["red"] * TOKENS), tell=told.append)
+    assert "The negative prompt is too long for the text_encoder" in told[-2]
+    with pytest.raises(RequestError, match="not one word fits"):
+        load(written, prompt="q" * 40)
 
 
 def test_settings_reach_the_gradient(tiny: Any):

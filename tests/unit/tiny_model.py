@@ -90,8 +90,9 @@ def load(
     prompt: str = "a red duck",
     negative: str = "",
     device: torch.device = CPU,
+    **more: Any,
 ) -> Any:
-    guidance = load_guidance(str(folder), prompt, negative, settings or GuidanceSettings(), device)
+    guidance = load_guidance(str(folder), prompt, negative, settings or GuidanceSettings(), device, **more)
     assert isinstance(guidance, StableDiffusionGuidance)
     return guidance
 
