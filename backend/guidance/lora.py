@@ -6,6 +6,7 @@ here, so that PEFT, which diffusers asks for to keep them apart, is not needed, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,16 @@ from torch import Tensor
 
 from ..errors import ModelError, RequestError
 
-_DOWN = (".lora_A.weight", ".lora.down.weight", ".lora_linear_layer.down.weight", ".lora_A.default.weight")
-_UP = (".lora_B.weight", ".lora.up.weight", ".lora_linear_layer.up.weight", ".lora_B.default.weight")
+_HALVES = {
+    ".lora_A.weight": "down",
+    ".lora_B.weight": "up",
+    ".lora.down.weight": "down",
+    ".lora.up.weight": "up",
+    ".lora_linear_layer.down.weight": "down",
+    ".lora_linear_layer.up.weight": "up",
+}
+_OLD_NAME = re.compile(r"(?:\.processor)?\.to_(q|k|v|out)_lora\.(down|up)\.weight$")
+"""Of attention layers, as diffusers writes kohya's."""
 
 
 @dataclass(frozen=True)
@@ -28,31 +37,36 @@ class Lora:
     path: Path
     scale: float
     """Its weight; 1 is as it was trained."""
-    weights: dict[str, Tensor]
-    """By part and layer, as ``unet.down_blocks…to_q.lora_A.weight``."""
+    halves: dict[str, dict[str, Tensor]]
+    """"down" [r, in, …] and "up" [out, r, …] by part and layer, as ``unet.down_blocks…to_q``."""
     alphas: dict[str, float]
-    """α by part and layer with ``.alpha`` behind; r where there is none."""
+    """α by part and layer; r where there is none."""
 
     def layers(self, part: str) -> dict[str, tuple[Tensor, Tensor, float]]:
-        """A, B and α/r of each layer of ``part`` that the LoRA changes."""
+        """A, B and α/r of each layer of ``part`` that the LoRA changes; ModelError for one that is only half there."""
         found: dict[str, tuple[Tensor, Tensor, float]] = {}
-        for key, down in self.weights.items():
-            ending = next((ending for ending in _DOWN if key.endswith(ending)), None)
-            if ending is None or not key.startswith(f"{part}."):
+        for name, halves in self.halves.items():
+            if not name.startswith(f"{part}."):
                 continue
-            name = key.removesuffix(ending)
-            up = self.weights.get(name + _UP[_DOWN.index(ending)])
-            if up is None:
+            if len(halves) < 2:
                 raise ModelError(f"The LoRA {self.path} lacks the second half of {name}.", "Copy the file anew.")
-            rank = down.shape[0]
-            found[name.removeprefix(f"{part}.")] = (down, up, self._alpha(name, rank) / rank)
+            rank = halves["down"].shape[0]
+            scale = self.alphas.get(name, float(rank)) / rank
+            found[name.removeprefix(f"{part}.")] = (halves["down"], halves["up"], scale)
         return found
 
-    def _alpha(self, name: str, rank: int) -> float:
-        for key in (f"{name}.alpha", f"{name}.lora_A.weight.alpha", f"{name}.lora.down.weight.alpha"):
-            if key in self.alphas:
-                return self.alphas[key]
-        return float(rank)
+
+def _layer(key: str) -> tuple[str, str] | None:
+    """Part and layer of a weight's name, and which half it is; None for what is no half."""
+    for ending, half in _HALVES.items():
+        if key.endswith(ending):
+            return key.removesuffix(ending), half
+    if not (match := _OLD_NAME.search(key)):
+        return None
+    letter = match[1]
+    in_text = key.startswith("text_encoder")
+    new = {"out": "out_proj"}.get(letter, f"{letter}_proj") if in_text else {"out": "to_out.0"}.get(letter, f"to_{letter}")
+    return f"{key[: match.start()]}.{new}", match[2]
 
 
 def parse_loras(text: str) -> list[tuple[Path, float]]:
@@ -98,13 +112,15 @@ def _read(path: Path, scale: float, pipeline: Any) -> Lora:
     except Exception as error:  # diffusers' converters share no base class
         raise ModelError(f"The LoRA {path} cannot be read ({_line(error)}).", "Choose another LoRA.") from error
     weights, alphas = read if isinstance(read, tuple) else (read, None)
-    known: Mapping[str, Any] = alphas or {}
-    inside = {key: value for key, value in weights.items() if key.endswith(".alpha")}
-    numbers = {key: float(value) for key, value in {**inside, **known}.items()}
-    kept = {key: value for key, value in weights.items() if key not in inside}
-    if not any(key.endswith(_DOWN) for key in kept):
+    halves: dict[str, dict[str, Tensor]] = {}
+    for key, value in weights.items():
+        if (layer := _layer(key)) is not None:
+            halves.setdefault(layer[0], {})[layer[1]] = value
+    if not halves:
         raise ModelError(f"{path} is no LoRA.", "Choose a LoRA of this model's family, stored as .safetensors.")
-    return Lora(path, scale, kept, numbers)
+    numbers = {key: value for key, value in weights.items() if key.endswith(".alpha")} | dict(alphas or {})
+    named = {key.removesuffix(".alpha"): float(value) for key, value in numbers.items()}
+    return Lora(path, scale, halves, {(layer[0] if (layer := _layer(key)) else key): n for key, n in named.items()})
 
 
 @torch.no_grad()
@@ -134,7 +150,7 @@ def add_loras(loras: tuple[Lora, ...], part: str, network: Any) -> int:
 def check_used(loras: tuple[Lora, ...], parts: tuple[str, ...]) -> None:
     """ModelError for a LoRA that changes none of ``parts``, or something else as well."""
     for lora in loras:
-        homes = {key.partition(".")[0] for key in lora.weights if key.endswith(_DOWN)}
+        homes = {name.partition(".")[0] for name in lora.halves}
         strange = sorted(homes - set(parts))
         if strange:
             raise ModelError(
