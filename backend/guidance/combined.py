@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..errors import RequestError
 from .interface import Guidance, GuidanceResult
+from .memory import Economical
 
 if TYPE_CHECKING:
     from ..cameras import CameraBatch
@@ -40,6 +41,12 @@ class CombinedGuidance:
         self.parts = {name: part for name, part in parts.items() if part.weight > 0}
         if not self.parts:
             raise RequestError("No guidance has any weight.", "Give at least one a weight above 0.")
+
+    def economise(self) -> str | None:
+        """Every part that can steps down; see :class:`.memory.Economical`."""
+        parts = [part.guidance for part in self.parts.values()]
+        said = [part.economise() for part in parts if isinstance(part, Economical)]
+        return " ".join(text for text in said if text) or None
 
     def gradient(
         self, images: Tensor, cameras: CameraBatch, progress: float, generator: torch.Generator

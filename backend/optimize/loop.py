@@ -31,7 +31,7 @@ from ..errors import Cancelled, DivergedError, RequestError
 from ..events import Event, Message, Preview, Progress
 from ..field import Field
 from ..files import write_atomically
-from ..guidance import Guidance, GuidanceResult, Painter
+from ..guidance import Economical, Guidance, GuidanceResult, Painter
 from ..health import Unhealthy, check_number, check_parameters, look, shell_is_full
 from ..reference_files import ReferenceView
 from ..rendering import OccupancyGrid, Renderer, RenderOutput, Shading, linear_to_srgb, sample_light, srgb_to_linear
@@ -131,7 +131,8 @@ class _Loop:
                     f"Stopped after step {tally.step}.", "The same request in the same folder goes on from it."
                 )
             started = time.perf_counter()
-            self._step(tally.step)
+            if not self._made(tally.step):
+                continue
             tally.step += 1
             self._time(time.perf_counter() - started)
             at_end = tally.step == self.steps
@@ -205,6 +206,19 @@ class _Loop:
         samples = sum(each.output.n_samples for each in (views, known) if each is not None)
         error = None if known is None else known.error
         state.tally.average(self._loss(views, known), float(opacity.detach().mean()), samples, norm, error)
+
+    def _made(self, step: int) -> bool:
+        """Make a step; where the device's memory runs out, the guidance makes do with less, and it is made again."""
+        try:
+            self._step(step)
+        except torch.OutOfMemoryError as error:
+            full = error.with_traceback(None)  # its frames hold what the step had reserved
+            said = self.guidance.economise() if isinstance(self.guidance, Economical) else None
+            if said is None:
+                raise full from None
+            self.report(Message("warning", f"{said} Nothing is lost: step {step} is made again."))
+            return False
+        return True
 
     def _loss(self, views: _Views | None, known: Look | None) -> float | None:
         """What people are shown: the guidance's loss, or, without a guidance, the pictures'."""

@@ -15,7 +15,7 @@ from backend.guidance import load_guidance
 from backend.guidance.lora import parse_loras
 from backend.request import GuidanceSettings, LoadingSettings
 from tests.unit.conformance import cameras, cut, judge
-from tests.unit.tiny_families import write
+from tests.unit.tiny_families import diffusers, write
 
 CPU = torch.device("cpu")
 SETTINGS = GuidanceSettings(perp_neg="off")
@@ -135,3 +135,18 @@ def test_what_is_no_lora_of_this_model(folders: dict[str, Path], tmp_path: Path)
     save_file(good, broken)
     with pytest.raises(ModelError, match=r"does not fit|does not have"):
         load(folders["if"], str(broken))
+
+
+@pytest.mark.parametrize("name", ["sd15", "sdxl", "sd3", "flux dev"])
+def test_the_same_weights_as_diffusers_and_peft_fuse(folders: dict[str, Path], tmp_path: Path, name: str):
+    pytest.importorskip("peft", reason="PEFT, which diffusers fuses LoRAs with, is not among the backend's libraries")
+    part, layer = LAYERS[name]
+    down, up = halves(weight_of(load(folders[name]), layer))
+    path = tmp_path / "style.safetensors"
+    save_file({f"{part}.{layer}.lora_A.weight": down, f"{part}.{layer}.lora_B.weight": up}, path)
+    pipe = diffusers.DiffusionPipeline.from_pretrained(folders[name])
+    pipe.load_lora_weights(str(path))
+    pipe.fuse_lora(lora_scale=0.7)
+    pipe.unload_lora_weights()
+    expected = getattr(pipe, part).get_submodule(layer).weight
+    torch.testing.assert_close(weight_of(load(folders[name], f"{path}@0.7"), layer), expected)
