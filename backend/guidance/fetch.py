@@ -150,7 +150,7 @@ def _explained(model: str, revision: str | None, error: Exception) -> ModelError
         )
     return ModelError(
         f"{model} cannot be downloaded ({_first_line(error)}).",
-        f"{moved(model)}Check the name and the network; files that have arrived are kept, and the next attempt goes on.",
+        f"{moved(model)}Check the name and the network; files that have come are kept, and the next attempt goes on.",
     )
 
 

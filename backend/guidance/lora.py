@@ -63,9 +63,9 @@ def _layer(key: str) -> tuple[str, str] | None:
             return key.removesuffix(ending), half
     if not (match := _OLD_NAME.search(key)):
         return None
-    letter = match[1]
     in_text = key.startswith("text_encoder")
-    new = {"out": "out_proj"}.get(letter, f"{letter}_proj") if in_text else {"out": "to_out.0"}.get(letter, f"to_{letter}")
+    kept = f"{match[1]}_proj" if in_text else f"to_{match[1]}"
+    new = kept.replace("to_out", "to_out.0")
     return f"{key[: match.start()]}.{new}", match[2]
 
 

@@ -88,10 +88,8 @@ class Layout:
             vae = _weight_bytes(self.vae)
             widths = self.vae.config.block_out_channels
             cells = pixels / 4 ** (len(widths) - 1)
-            tiny = "Tiny" in type(self.vae).__name__
-            saved = (
-                pixels * self.vae.dtype.itemsize * _ENCODER_BYTES_A_PIXEL * (128 * _TINY_SHARE if tiny else widths[0])
-            )
+            width = 128 * _TINY_SHARE if _is_tiny(self.vae) else widths[0]
+            saved = pixels * self.vae.dtype.itemsize * _ENCODER_BYTES_A_PIXEL * width
         rows = (plan.rows or _USUAL_ROWS) * cells * self.denoiser.dtype.itemsize * _ROW_BYTES_A_CELL
         saved *= (0.4 if plan.by_piece else 1.0) * (0.3 if plan.tiles else 1.0)
         return vae + (0.1 if plan.offload else 1.0) * denoiser + max(rows, saved) + _RESERVE
@@ -147,13 +145,18 @@ class Layout:
 def _lay_out_vae(vae: Any, plan: Plan, size: tuple[int, int]) -> None:
     if plan.by_piece:
         vae.enable_slicing()
-        if getattr(vae, "_supports_gradient_checkpointing", False):
+        # With checkpoints, diffusers' AutoencoderTiny forgets to scale its image; it has little to save besides.
+        if not _is_tiny(vae):
             vae.enable_gradient_checkpointing()
     if plan.tiles:
         vae.enable_tiling()
         shrink = 2 ** (len(vae.config.block_out_channels) - 1)
         vae.tile_sample_min_size = max(min(size) // 2, 1)
         vae.tile_latent_min_size = max(vae.tile_sample_min_size // shrink, 1)
+
+
+def _is_tiny(vae: Any) -> bool:
+    return type(vae).__name__ == "AutoencoderTiny"  # by its name: diffusers takes seconds to import
 
 
 def _weight_bytes(network: Any) -> float:

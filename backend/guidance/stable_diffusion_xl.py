@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
 from torch import Tensor
@@ -92,7 +94,7 @@ def encode_texts(folder: ModelFolder, texts: Texts, how: Loading, tell: Tell) ->
     return embeddings(tokens, pooled)
 
 
-def _check_pooled(folder: ModelFolder, unet: UNet2DConditionModel, text: TextEmbeddings) -> None:
+def _check_pooled(folder: ModelFolder, unet: Any, text: TextEmbeddings) -> None:
     config = unet.config
     width = 0 if text.pooled_views is None else text.pooled_views.shape[-1]
     if config.projection_class_embeddings_input_dim != width + _SIZE_IDS * config.addition_time_embed_dim:

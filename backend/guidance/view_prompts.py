@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,8 +67,6 @@ class TextEmbeddings:
 
     def to(self, device: torch.device, dtype: torch.dtype) -> TextEmbeddings:
         """The same on ``device`` as ``dtype``."""
-        moved = {
-            item.name: None if (value := getattr(self, item.name)) is None else value.to(device, dtype)
-            for item in dataclasses.fields(self)
-        }
+        whole: dict[str, Tensor | None] = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        moved: dict[str, Any] = {name: each if each is None else each.to(device, dtype) for name, each in whole.items()}
         return TextEmbeddings(**moved)

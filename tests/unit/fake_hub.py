@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -28,9 +28,9 @@ class Hub:
     url: str = ""
 
 
-def _answer(hub: Hub) -> type[BaseHTTPRequestHandler]:
+def _answer(hub: Hub) -> type[BaseHTTPRequestHandler]:  # noqa: C901 - one small method after the other
     class Answer(BaseHTTPRequestHandler):
-        def log_message(self, *_: Any) -> None:
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
             pass
 
         def refuse(self, status: int, code: str) -> None:
@@ -96,7 +96,7 @@ def _answer(hub: Hub) -> type[BaseHTTPRequestHandler]:
 
 
 @contextmanager
-def running() -> Iterator[Hub]:
+def running() -> Generator[Hub]:
     """A Hub that answers at ``hub.url``."""
     hub = Hub()
     server = ThreadingHTTPServer(("127.0.0.1", 0), _answer(hub))

@@ -82,9 +82,7 @@ def test_nothing_is_fetched_without_leave(hub: Hub):
     assert hub.fetched == []
 
 
-def test_a_download_that_broke_off_is_said_and_gone_on_with(
-    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_download_that_broke_off_is_said_and_gone_on_with(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1 << 14)  # what is kept is whole chunks
     monkeypatch.setattr(file_download.time, "sleep", lambda _: None)
     hub.breaks_at = "unet/diffusion_pytorch_model.safetensors"
@@ -112,15 +110,13 @@ def test_a_download_that_broke_off_is_said_and_gone_on_with(
 def test_a_cache_that_lacks_a_shard(hub: Hub, tmp_path: Path):
     load()
     place = next((tmp_path / "cache").glob("models--*/snapshots/*/unet"))
-    (place / "diffusion_pytorch_model.safetensors").rename(
-        place / "diffusion_pytorch_model-00001-of-00002.safetensors"
-    )
+    (place / "diffusion_pytorch_model.safetensors").rename(place / "diffusion_pytorch_model-00001-of-00002.safetensors")
     shards = {"a": "diffusion_pytorch_model-00001-of-00002.safetensors",
               "b": "diffusion_pytorch_model-00002-of-00002.safetensors"}  # fmt: skip
     (place / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
-    with pytest.raises(ModelError, match="half downloaded: unet/diffusion_pytorch_model-00002-of-00002.safetensors is"):
+    with pytest.raises(ModelError, match=r"half downloaded: unet/.*-00002-of-00002\.safetensors is"):
         load(allowed=False)
-    with pytest.raises(ModelError, match="unet of .* is only half there: .*00002-of-00002"):
+    with pytest.raises(ModelError, match=r"unet of .* is only half there: .*00002-of-00002"):
         load(str(place.parent))
 
 

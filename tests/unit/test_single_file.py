@@ -70,7 +70,9 @@ def test_the_configuration_of_the_model_it_was_tuned_from(checkpoint: Path, tmp_
     """From the Hub's cache, by what diffusers says the file is; without it the error names the model."""
     configuration = tmp_path / "tuned"
     away = configuration.rename(tmp_path / "away")
-    with pytest.raises(ModelError, match="is that of stable-diffusion-v1-5/stable-diffusion-v1-5, is not here") as caught:
+    with pytest.raises(
+        ModelError, match="is that of stable-diffusion-v1-5/stable-diffusion-v1-5, is not here"
+    ) as caught:
         load(checkpoint)
     assert "Allow the download once" in caught.value.hint
     home = tmp_path / "hub" / "models--stable-diffusion-v1-5--stable-diffusion-v1-5"
@@ -93,7 +95,7 @@ def test_files_that_are_no_whole_model(checkpoint: Path, tmp_path: Path, monkeyp
         load(pickle)
     shutil.rmtree(tmp_path / "tuned")
     save_file({"something": torch.zeros(3)}, checkpoint)
-    with pytest.raises(ModelError, match="stable-diffusion-v1-5|no family"):
+    with pytest.raises(ModelError, match=r"is that of stable-diffusion-v1-5"):
         load(checkpoint)
     cut(checkpoint)
     with pytest.raises(ModelError, match="is damaged"):
