@@ -13,9 +13,11 @@ from safetensors import SafetensorError, safe_open
 from ..errors import ModelError
 
 _NAME = re.compile(
-    r"(?P<stem>diffusion_pytorch_model|model)(?:\.(?P<variant>[A-Za-z]\w*))?(?:-\d+-of-\d+)?\.safetensors"
-    r"|(?P<stem2>diffusion_pytorch_model|model)\.safetensors\.index(?:\.(?P<variant2>[A-Za-z]\w*))?\.json"
+    r"(?:diffusion_pytorch_model|model)(?:"
+    r"(?:\.(?P<before>[A-Za-z]\w*))?(?:-\d+-of-\d+)?(?:\.(?P<behind>[A-Za-z]\w*))?\.safetensors|"
+    r"\.safetensors\.index(?:\.(?P<listed>[A-Za-z]\w*))?\.json)"
 )
+"""A variant stands before a shard's number or, as older releases of diffusers wrote it, behind."""
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 
 
@@ -24,7 +26,7 @@ def variants(names: Iterable[str]) -> dict[str | None, list[str]]:
     found: dict[str | None, list[str]] = {}
     for name in sorted(names):
         if match := _NAME.fullmatch(name):
-            found.setdefault(match["variant"] or match["variant2"], []).append(name)
+            found.setdefault(match["before"] or match["behind"] or match["listed"], []).append(name)
     return {key: files for key, files in found.items() if any(name.endswith(".safetensors") for name in files)}
 
 
