@@ -333,7 +333,7 @@ def test_weights_in_shards_and_half_precision_alone(folders: dict[str, Path], na
     assert not list(folder.glob("*/model.safetensors"))
     found, expected = (judge(load(each), cameras(30.0)).gradient.flatten() for each in (folder, folders[name]))
     assert float(torch.cosine_similarity(found, expected, 0)) > 0.99
-    shard = sorted(folder.glob("*/*-of-*.safetensors"))[0]
+    shard = min(folder.glob("*/*-of-*.safetensors"))
     shard.unlink()
     with pytest.raises(ModelError, match=f"only half there: {shard.name} is missing"):
         load(folder)
@@ -407,7 +407,8 @@ BROKEN: dict[str, tuple[str, Damage, str]] = {
     "flux: fill": ("flux dev", index_says(_class_name="FluxFillPipeline"), "FluxFillPipeline, which cannot guide"),
     "flux: pickled": ("flux dev", pickled("transformer"), "stored as a pickle"),
     "flux: the CLIP of another": (
-        "flux dev", index_says(text_encoder=["transformers", "CLIPTextModelWithProjection"]), "It must be a CLIPTextModel",
+        "flux dev", index_says(text_encoder=["transformers", "CLIPTextModelWithProjection"]),
+        "It must be a CLIPTextModel",
     ),
 }  # fmt: skip
 
