@@ -118,13 +118,13 @@ def time_steps(guidance: StableDiffusionGuidance, plan: Plan, batch: int, repeat
     return {**row, "peak_bytes": most, "share_outside_the_networks": round(max(1 - networks / step, 0.0), 4)}
 
 
-def time_engines(device: torch.device, points: int) -> list[dict[str, Any]]:
+def time_engines(device: torch.device, config: HashGridConfig, points: int) -> list[dict[str, Any]]:
     """Every engine that this machine has: forth and back, and how far it is from the reference."""
-    layout = GridLayout(HashGridConfig.from_finest(16, 2, 19, 2048))
+    layout, levels = GridLayout(config), config.n_levels
     draws = torch.Generator(device).manual_seed(0)
     x = torch.rand(points, 3, generator=draws, device=device)
     params = torch.rand(layout.n_params, generator=draws, device=device).requires_grad_()
-    reference = select_engine(layout, device, "torch").encode(x, params, 16)
+    reference = select_engine(layout, device, "torch").encode(x, params, levels)
     rows: list[dict[str, Any]] = []
     for name in ENGINES[1:]:
         try:
@@ -134,9 +134,9 @@ def time_engines(device: torch.device, points: int) -> list[dict[str, Any]]:
             continue
 
         def both(engine: Any = engine) -> None:
-            torch.autograd.grad(engine.encode(x, params, 16).square().sum(), params)
+            torch.autograd.grad(engine.encode(x, params, levels).square().sum(), params)
 
-        away = float((engine.encode(x, params, 16) - reference).abs().max().detach())
+        away = float((engine.encode(x, params, levels) - reference).abs().max().detach())
         rows.append({"engine": name, "points": points, "seconds": seconds(both, device, 3), "largest_difference": away})
     return rows
 
@@ -170,7 +170,9 @@ def measure(size: str, device: torch.device, repeats: int, *, whole: bool = True
     }
     found |= {"size": size, "dtype": str(guidance.dtype), "image_size": guidance.image_size, "steps": steps}
     del guidance
-    found["engines"] = time_engines(device, 1 << 18 if size == "sd21" else 1 << 10)
+    whole_grid = size == "sd21"
+    grid = HashGridConfig.from_finest(16, 2, 19, 2048) if whole_grid else HashGridConfig.from_finest(4, 2, 10, 64)
+    found["engines"] = time_engines(device, grid, 1 << 18 if whole_grid else 1 << 8)
     return {**found, "toybox": time_toybox(device, size)} if whole else found
 
 

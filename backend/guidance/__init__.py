@@ -50,7 +50,9 @@ def load_guidance(
     folders, networks, encoders, loras = rooms
     loading = loading or LoadingSettings()
     check(loading, "loading.")
-    folder = folders.open_model(model, allow_download, tell, lambda name, place: family_of(name, place, "prompt"))
+    folder = folders.open_model(
+        model, allow_download, tell, lambda name, place: family_of(name, place, "prompt"), half=_half(device, loading)
+    )
     room = module_of(family_of(folder.family, folder.path, "prompt"))
     words = Vocabulary.read(folder.path)
     if words is not None:
@@ -84,12 +86,19 @@ def load_view_guidance(
     loading = loading or LoadingSettings()
     check(settings, "view_guidance.")
     check(loading, "loading.")
-    folder = folders.open_model(model, allow_download, tell, lambda name, place: family_of(name, place, "pictures"))
+    folder = folders.open_model(
+        model, allow_download, tell, lambda name, place: family_of(name, place, "pictures"), half=_half(device, loading)
+    )
     room = module_of(family_of(folder.family, folder.path, "pictures"))
     with networks.quiet():
         guidance = room.load(folder, references, settings, networks.Loading(device, loading, allow_download, tell))
         _lay_out(guidance, loading, tell)
     return guidance
+
+
+def _half(device: torch.device, loading: LoadingSettings) -> bool:
+    """Whether the networks are going to be in half precision, so that such weights are enough."""
+    return loading.precision != "fp32" and (device.type != "cpu" or loading.precision != "auto")
 
 
 def _lay_out(guidance: Any, loading: LoadingSettings, tell: Tell) -> None:

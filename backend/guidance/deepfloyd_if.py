@@ -48,7 +48,7 @@ def load(folder: ModelFolder, texts: Texts, settings: GuidanceSettings, how: Loa
     check_scheduler(folder, _HINT)
     text = encode_once(folder, how, texts, lambda tell: encode_texts(folder, texts, how, tell))
     dtype = how.dtype(torch.float16)
-    unet = load_network(folder, "unet", UNet2DConditionModel, {"dtype": dtype}, how.loras).to(how.device)
+    unet = load_network(folder, "unet", UNet2DConditionModel, {"dtype": dtype}, how.loras)
     check_unet(folder, unet, _HINT, {"addition_embed_type": "text", "encoder_hid_dim_type": "text_proj"})
     config = unet.config
     if config.in_channels != _COLOURS or config.out_channels not in (_COLOURS, 2 * _COLOURS):

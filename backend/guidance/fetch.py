@@ -56,11 +56,19 @@ def _partial(model: str, revision: str | None) -> Path | None:
     return found if name and (found := home / "snapshots" / name).is_dir() else None
 
 
-def download(model: str, revision: str | None, check_index: Callable[[Path], Iterable[str]], tell: Tell) -> Path:
+def download(
+    model: str,
+    revision: str | None,
+    check_index: Callable[[Path], Iterable[str]],
+    tell: Tell,
+    *,
+    half: bool = False,
+) -> Path:
     """Bring a model into the local cache; the folder.
 
     ``check_index`` is shown the folder with nothing but its index, refuses models that cannot be used before gigabytes
-    are on their way, and names the parts that are needed. Raises ModelError with what to do.
+    are on their way, and names the parts that are needed. ``half`` prefers weights in half precision. Raises ModelError
+    with what to do.
     """
     try:
         info: Any = HfApi().model_info(model, revision=revision, files_metadata=True)
@@ -72,7 +80,7 @@ def download(model: str, revision: str | None, check_index: Callable[[Path], Ite
                 "Choose a diffusers model, or download its .safetensors checkpoint and give that file's path.",
             )
         folder = Path(hf_hub_download(model, main, revision=revision)).parent
-        wanted = _wanted(model, sizes, check_index(folder))
+        wanted = _wanted(model, sizes, check_index(folder), half)
         _check_room(model, sum(sizes[name] for name in wanted if not (folder / name).exists()))
         bar = _bar(model, sum(sizes[name] for name in wanted), tell)
         return Path(snapshot_download(model, revision=revision, allow_patterns=wanted, tqdm_class=bar))
@@ -82,14 +90,14 @@ def download(model: str, revision: str | None, check_index: Callable[[Path], Ite
         raise _explained(model, revision, error) from error
 
 
-def _wanted(model: str, sizes: dict[str, int], parts: Iterable[str]) -> list[str]:
+def _wanted(model: str, sizes: dict[str, int], parts: Iterable[str], half: bool) -> list[str]:
     """The files of the index, of what is beside the parts, and of the parts' weights."""
     wanted = [name for name in sizes if "/" not in name and name.endswith(_SMALL)]
     for part in parts:
         prefix = f"{part}/" if part else ""
         inside = [name for name in sizes if name.startswith(prefix) and "/" not in name.removeprefix(prefix)]
         wanted += [name for name in inside if name.endswith(_SMALL)]
-        weights = chosen_weights([name.removeprefix(prefix) for name in inside])
+        weights = chosen_weights([name.removeprefix(prefix) for name in inside], half=half)
         if not weights and any(name.endswith(PICKLES) for name in inside):
             raise ModelError(
                 f"The {part or 'VAE'} of {model} is stored as a pickle, which can run any code when it is loaded.",

@@ -56,12 +56,15 @@ def encode(vae: Any, images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def decode(vae: Any, latents: Tensor) -> Tensor:
-    """Images [B, 3, H, W] float32 (sRGB in [0, 1]) of ``latents`` [B, C, h, w]; the other way of :func:`encode`."""
+    """Images [B, 3, H, W] float32 (sRGB, about [0, 1]) of ``latents`` [B, C, h, w]; the other way of :func:`encode`.
+
+    They are not clamped: what is not finite can still be seen (:func:`overflowed`).
+    """
     if vae is None:
-        return (latents / 2 + 0.5).clamp(0.0, 1.0)
+        return latents / 2 + 0.5
     shift = getattr(vae.config, "shift_factor", None) or 0.0
     images = vae.decode((latents / vae.config.scaling_factor + shift).to(vae.dtype), return_dict=False)[0]
-    return (images.float() / 2 + 0.5).clamp(0.0, 1.0)
+    return images.float() / 2 + 0.5
 
 
 def overflowed(vae: Any, values: Tensor) -> bool:

@@ -49,13 +49,18 @@ class ModelFolder:
 
 
 def open_model(
-    model: str, allow_download: bool = False, tell: Tell = silent, check_family: CheckFamily | None = None
+    model: str,
+    allow_download: bool = False,
+    tell: Tell = silent,
+    check_family: CheckFamily | None = None,
+    *,
+    half: bool = False,
 ) -> ModelFolder:
     """Find ``model`` (built-in, folder, Hub id or checkpoint) and read its index; ModelError says what is wrong.
 
     Hub ids, with a branch, tag or commit behind an @ if need be, are looked up in the local cache, and on the Hub only
     with ``allow_download``. A .safetensors checkpoint is made a folder in the cache, once (see :mod:`.single_file`).
-    ``check_family`` is asked before anything large is downloaded.
+    ``check_family`` is asked before anything large is downloaded, and ``half`` prefers weights in half precision then.
     """
     if model == BUILT_IN_MODEL:
         return _read_index(_existing(BUILT_IN_FOLDER))
@@ -74,7 +79,7 @@ def open_model(
     hub = None if place.is_dir() else _HUB_ID.fullmatch(model)
     if hub is None:
         return _read_index(_existing(place))
-    return _open_hub(hub["name"], hub["revision"], allow_download, tell, check_family)
+    return _open_hub(hub["name"], hub["revision"], allow_download, tell, check_family, half)
 
 
 def open_folder(model: str, what: str, kind: str, allow_download: bool = False, tell: Tell = silent) -> ModelFolder:
@@ -99,7 +104,7 @@ def open_folder(model: str, what: str, kind: str, allow_download: bool = False, 
 
 
 def _open_hub(
-    name: str, revision: str | None, allow_download: bool, tell: Tell, check_family: CheckFamily | None
+    name: str, revision: str | None, allow_download: bool, tell: Tell, check_family: CheckFamily | None, half: bool
 ) -> ModelFolder:
     found = in_cache(name, revision)
     missing = "anything" if found is None else _missing(found)
@@ -114,7 +119,7 @@ def _open_hub(
             parts = [part for part in read.classes if part not in _NOT_NEEDED]
             return [*parts, *_FOLDERS_WITHOUT_CLASS]
 
-        return _read_index(download(name, revision, check_index, tell))
+        return _read_index(download(name, revision, check_index, tell, half=half))
     if missing:
         raise ModelError(
             f"{name} is only half downloaded: {missing} is missing.",

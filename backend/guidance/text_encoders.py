@@ -7,6 +7,7 @@ must not be lost. Text encoders are read, asked once and freed; what they said i
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
@@ -132,15 +133,20 @@ def _tokenizer(folder: ModelFolder, part: str, kind: Any) -> Any:
         # transformers would make an empty tokenizer without a word.
         raise ModelError(f"The {part} of {folder.path} has no vocabulary.", "Copy the whole folder.")
     if not any((place / name).is_file() for name in _VOCABULARIES[:2]):
-        try:
-            import google.protobuf  # noqa: F401, PLC0415  # pyright: ignore[reportMissingImports, reportMissingTypeStubs, reportUnusedImport]
-            import sentencepiece  # noqa: F401, PLC0415  # pyright: ignore[reportMissingImports, reportUnusedImport]
-        except ImportError as error:
+        lacking = [name for name in ("sentencepiece", "google.protobuf") if not _installed(name)]
+        if lacking:
             raise SetupError(
-                f"The {part} of {folder.path} is a SentencePiece model alone, and sentencepiece is not installed.",
+                f"The {part} of {folder.path} is a SentencePiece model alone; {' and '.join(lacking)} is not there.",
                 "Install sentencepiece and protobuf, or put the tokenizer.json of another copy of that T5 beside it.",
-            ) from error
+            )
     return loaded(folder, part, lambda: kind.from_pretrained(place, local_files_only=True))
+
+
+def _installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # of the package that it is in
+        return False
 
 
 def _fitting(folder: ModelFolder, part: str, tokenizer: Any, network: Any) -> Any:

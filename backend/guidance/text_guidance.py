@@ -166,4 +166,4 @@ class TextGuidance:
         if overflowed(self.networks.vae, images):
             self.tell(UPCAST)
             images = decode(self.networks.vae, latents)
-        return images
+        return images.clamp(0.0, 1.0)

@@ -36,10 +36,15 @@ def chosen_variant(names: Iterable[str]) -> str | None:
     return None if None in known else min(key for key in known if key)
 
 
-def chosen_weights(names: Iterable[str]) -> list[str]:
-    """The files of weights that are read, their list of shards included; none if there are none."""
+def chosen_weights(names: Iterable[str], *, half: bool = False) -> list[str]:
+    """The files of weights that are fetched, their list of shards included; none if there are none.
+
+    Those of the variant fp16 where ``half`` precision is enough and there are any.
+    """
     listed = list(names)
     known = variants(listed)
+    if half and "fp16" in known:
+        return known["fp16"]
     return known[chosen_variant(listed)] if known else []
 
 

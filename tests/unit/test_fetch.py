@@ -15,7 +15,7 @@ from huggingface_hub import constants, file_download
 from backend.errors import ModelError
 from backend.guidance import load_guidance
 from backend.guidance.fetch import MOVED
-from backend.request import GuidanceSettings
+from backend.request import GuidanceSettings, LoadingSettings
 from tests.unit.conformance import cameras, judge, pickled
 from tests.unit.fake_hub import Hub, running
 from tests.unit.tiny_model import edit, make_pipeline
@@ -73,6 +73,14 @@ def test_a_model_is_fetched_once_and_only_what_is_needed(hub: Hub, written: Path
     for allowed in (True, False):
         assert torch.equal(judge(load(allowed=allowed), cameras(30.0)).gradient, expected)
     assert hub.fetched == []
+
+
+def test_half_precision_is_enough_for_a_model_that_runs_in_it(hub: Hub):
+    load_guidance(NAME, "a red duck", "", GuidanceSettings(), CPU, True, LoadingSettings(precision="bf16"))
+    names = {name.partition("@")[0] for name in hub.fetched}
+    assert "unet/diffusion_pytorch_model.fp16.safetensors" in names
+    assert "unet/diffusion_pytorch_model.safetensors" not in names
+    assert "vae/diffusion_pytorch_model.safetensors" in names  # there is no other
 
 
 def test_nothing_is_fetched_without_leave(hub: Hub):

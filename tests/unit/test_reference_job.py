@@ -183,7 +183,7 @@ def test_more_steps_need_no_originals(picture: Path, tmp_path: Path) -> None:
 def test_models_are_fetched_only_if_they_may_be(picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bool] = []
 
-    def refuse(model: str, allow_download: bool, *_: object) -> None:
+    def refuse(model: str, allow_download: bool, *_: object, **__: object) -> None:
         asked.append(allow_download)
         raise ModelError("Not today.", "Come again.")
 

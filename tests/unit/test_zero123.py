@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -430,3 +431,39 @@ def test_cameras_of_any_kind(tiny: Any):
     where = orbit_cameras([0.0, 180.0, 45.0], [90.0, -90.0, 0.0], [2.0, 3.0, 5.0], [20.0, 50.0, 80.0])
     assert torch.isfinite(judge(tiny, where).gradient).all()
     assert isinstance(where.azimuth, np.ndarray)
+
+
+def test_the_same_from_a_hub_cache_and_shards(
+    written: Path, tmp_path: Path, tiny: Any, monkeypatch: pytest.MonkeyPatch
+):
+    """Without a network; the UNet's weights in shards."""
+    folder = Path(shutil.copytree(written, tmp_path / "hub" / "models--tiny--views" / "snapshots" / ("0" * 40)))
+    unet = diffusers.UNet2DConditionModel.from_pretrained(folder / "unet")
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    unet.save_pretrained(folder / "unet", max_shard_size="20KB")
+    assert len(list((folder / "unet").glob("*-of-*.safetensors"))) > 1
+    (folder.parent.parent / "refs").mkdir()
+    (folder.parent.parent / "refs" / "main").write_text("0" * 40)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    found = judge(load(Path("tiny/views")), cameras(30.0))
+    torch.testing.assert_close(found.gradient, judge(tiny, cameras(30.0)).gradient, rtol=0, atol=0)
+
+
+def test_a_picture_that_descends_becomes_what_the_model_knows(written: Path, monkeypatch: pytest.MonkeyPatch):
+    guidance, where = load(written, replace(FULL, guidance_scale=1.0)), cameras(90.0)
+    schedule = guidance.networks.schedule
+    known = guidance.encode(noise_pictures(2)[1:], torch.Generator().manual_seed(0)).detach()
+
+    def knows_one(noisy: Tensor, times: Tensor, *_: Any) -> Tensor:
+        signal, spread = schedule._signal_and_noise(times, 4)
+        return (noisy - signal * known) / spread
+
+    monkeypatch.setattr(guidance, "predict_noise", knows_one)
+    images, losses = noise_pictures(1).requires_grad_(True), list[float]()
+    adam = torch.optim.Adam([images], lr=0.03)
+    for _ in range(25):
+        result = guidance.gradient(images, where, 0.0, torch.Generator().manual_seed(0))
+        losses.append(result.loss)
+        images.grad = result.gradient
+        adam.step()
+    assert losses[-1] < 0.5 * losses[0]
