@@ -39,9 +39,9 @@ from backend.threads import configure, prepare_environment
 diffusers: Any = untyped_diffusers
 SIZES: dict[str, dict[str, Any]] = {
     "sd21": {"widths": (320, 640, 1280, 1280), "vae": (128, 256, 512, 512), "heads": (5, 10, 20, 20), "words": 1024},
-    "tiny": {"widths": (32, 32, 32, 32), "vae": (32, 32, 32, 32), "heads": (2, 2, 2, 2), "words": 32},
+    "tiny": {"widths": (64, 64, 64, 64), "vae": (32, 32, 32, 32), "heads": (2, 2, 2, 2), "words": 32},
 }
-SIDES = {"sd21": 64, "tiny": 16}
+SIDES = {"sd21": 64, "tiny": 8}
 """Latent cells along a picture's side."""
 AZIMUTHS = (45.0, 135.0, -100.0, 170.0)
 """Of the batch's views; at all of them Perp-Neg has negatives."""
@@ -77,15 +77,16 @@ def make_guidance(size: str, device: torch.device) -> StableDiffusionGuidance:
 
 
 def seconds(action: Callable[[], object], device: torch.device, repeats: int) -> float:
-    """The median time of ``action``, the device waited for, after two runs that warm it up."""
+    """The median time of ``action``, the device waited for, after a run or two that warm it up."""
     times: list[float] = []
-    for _ in range(repeats + 2):
+    warm = min(repeats, 2)
+    for _ in range(repeats + warm):
         started = time.perf_counter()
         action()
         if device.type != "cpu":
             torch.accelerator.synchronize(device)
         times.append(time.perf_counter() - started)
-    return statistics.median(times[2:])
+    return statistics.median(times[warm:])
 
 
 def time_steps(guidance: StableDiffusionGuidance, plan: Plan, batch: int, repeats: int) -> dict[str, Any]:
