@@ -128,6 +128,8 @@ class Layout:
         return not plan.tiles or self.vae is not None
 
     def _apply(self, plan: Plan) -> None:
+        if plan.offload and self.plan.offload:
+            return
         self.plan = plan
         if self.vae is not None:
             self.vae.to(self.device)
