@@ -109,9 +109,12 @@ def _model(settings: Settings, chosen: Preferences) -> list[Problem]:
         if (path / "model_index.json").is_file():
             return []
         return [Problem("The model's folder has no model_index.json", (_TOYBOX,))]
-    if path.is_absolute() or model.count("/") != 1:
+    if path.suffix == ".safetensors" and path.is_file():
+        return []
+    name = model.partition("@")[0]  # a revision may stand behind it
+    if path.is_absolute() or name.count("/") != 1:
         return [Problem("The model's folder does not exist", (_TOYBOX,))]
-    if bpy.app.online_access or chosen.has_hub_model(model):
+    if bpy.app.online_access or chosen.has_hub_model(name):
         return []
     allow = Repair("extensions.userpref_allow_online", "Allow Online Access", icon="INTERNET")
     return [Problem("The model is not here, and Blender may not go online", (allow, _TOYBOX))]

@@ -78,7 +78,17 @@ def test_a_model_of_the_hub_that_is_there(found: Any, settings: Any, tmp_path: P
     settings.model = "someone/model"
     preferences.models = str(tmp_path)
     assert found() == []
+    settings.model = "someone/model@v2"
+    assert found() == []
     preferences.models = ""
+
+
+def test_a_checkpoint_in_one_file(found: Any, settings: Any, tmp_path: Path) -> None:
+    settings.model = str(tmp_path / "tuned.safetensors")
+    (problem,) = found()
+    assert "does not exist" in problem.text
+    (tmp_path / "tuned.safetensors").write_bytes(b"weights")
+    assert found() == []
 
 
 def test_no_cameras(found: Any, settings: Any) -> None:
