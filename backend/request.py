@@ -146,6 +146,8 @@ class OptimizeSettings:
     """Resolution of the finest level."""
     coarse_share: float = bounded(0.0, 0.0, 1.0)
     """Share of the run, from its start, that renders at half the resolution (at least 16 pixels)."""
+    view_growth: float = bounded(0.0, 0.0, 1.0)
+    """Share of the run over which the azimuths widen from near the front to the whole orbit."""
     learned_background: float = bounded(0.0, 0.0, 1.0)
     """Share of steps before a learned background; the others stand before one random colour."""
     gradient_clip: float = bounded(100.0, 0.0, 1e9)
