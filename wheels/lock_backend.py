@@ -2,12 +2,14 @@
 
 ``python wheels/lock_backend.py [TARGET …]`` asks uv (``pip install uv``) to resolve :data:`REQUIREMENTS` at the
 versions of :data:`VERSIONS`, the ones the tests run with. Where packages come from is uv's own configuration, and no
-address gets into a file. A ``cpu`` target wants PyTorch's CPU build: uv must be told where that lies (UV_FIND_LINKS or UV_INDEX).
+address gets into a file. A ``cpu`` target wants PyTorch's CPU build: uv must be told where that lies (UV_FIND_LINKS or
+UV_INDEX).
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shutil
 import subprocess
@@ -48,6 +50,8 @@ _TRIPLES = {
 }
 """PyTorch has had no build for Macs with Intel's processors since 2.2."""
 PYTHONS = ("3.11", "3.13")
+_OLDEST_MACOS = "14.0"
+"""Of PyTorch's builds."""
 TARGETS = {
     each.name: each
     for each in (
@@ -82,7 +86,8 @@ def _compile(target: Target, versions: Path) -> str:
     command += ["--python-platform", _TRIPLES[target.platform], "--python-version", target.python]
     command += ["--generate-hashes", "--no-header", "--no-annotate", "--only-binary", ":all:", "--no-emit-index-url"]
     try:
-        result = subprocess.run([*command, "--quiet"], capture_output=True, text=True, check=False)
+        variables = {**os.environ, "MACOSX_DEPLOYMENT_TARGET": _OLDEST_MACOS}
+        result = subprocess.run([*command, "--quiet"], env=variables, capture_output=True, text=True, check=False)
     except OSError:
         raise LockError("uv was not found. Install it: pip install uv") from None
     if result.returncode:
