@@ -14,12 +14,12 @@ from ..backend.errors import DreamlatheError
 from ..backend.request import BUILT_IN_MODEL, BUILT_IN_VIEW_MODEL, NO_MODEL
 from ..preferences import Preferences, preferences
 from ..properties import Settings, settings_of, uses_pictures, uses_prompt
-from . import vocabulary
+from . import supervisor, vocabulary
 from .blender import scene_of
 from .callbacks import CAMERA_PROMPT
-from .environment import ROOT
+from .environment import ROOT, VARIABLE
 from .picture_problems import camera_problems, picture_problems, rig_problem
-from .repairs import ALLOW_ONLINE, PREFERENCES, USE_ORBIT, Problem, Repair, set_choice, set_text
+from .repairs import ALLOW_ONLINE, PREFERENCES, SET_UP, USE_ORBIT, Problem, Repair, set_choice, set_text
 from .rig import camera_objects, find_rig, rig_matrix
 
 NEEDED_BYTES = 300e6
@@ -128,7 +128,12 @@ def _environment(chosen: Preferences) -> list[Problem]:
     try:
         chosen.find_python()
     except DreamlatheError as error:
-        return [Problem(error.message.rstrip("."), (PREFERENCES,))]
+        task = supervisor.setting_up()
+        if task is not None:
+            return [Problem(f"The backend is being set up: {task.factor:.0%}", (PREFERENCES,))]
+        named = chosen.python.strip() or os.environ.get(VARIABLE, "").strip()  # it would still be asked first
+        first = () if named else (SET_UP if bpy.app.online_access else ALLOW_ONLINE,)
+        return [Problem(error.message.rstrip("."), (*first, PREFERENCES))]
     return []
 
 

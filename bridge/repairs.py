@@ -41,5 +41,6 @@ def set_choice(label: str, path: str, value: str, icon: str = "NONE") -> Repair:
     return Repair("wm.context_set_enum", label, {"data_path": f"scene.dreamlathe.{path}", "value": value}, icon)
 
 
+SET_UP = Repair("dreamlathe.environment_set_up", "Set Up the Backend", icon="IMPORT")
 ALLOW_ONLINE = Repair("extensions.userpref_allow_online", "Allow Online Access", icon="INTERNET")
 USE_ORBIT = set_choice("Use the Orbit", "camera_source", "ORBIT", "ORIENTATION_GIMBAL")
