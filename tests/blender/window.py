@@ -119,6 +119,9 @@ def pictures() -> Iterator[float]:
     for each in list(bpy.data.objects):
         if each.name.startswith(("a red duck", "Orbit", "Photo")):
             bpy.data.objects.remove(each)
+    for each in list(bpy.data.collections):
+        if each.name != "Collection":
+            bpy.data.collections.remove(each)
     settings.source, settings.camera_source = "PROMPT", "ORBIT"
 
 
