@@ -83,9 +83,7 @@ class Installer:
         Raises SetupError, OutputError and Cancelled.
         """
         try:
-            for lock in locks:
-                if self._install(lock, last=lock == locks[-1]):
-                    break
+            lock = next(each for each in locks if self._install(each, last=each == locks[-1]))
             self._check()
             self._stop_if_cancelled()
             said = {"lock": lock.name, "digest": digest(lock), "python": sys.version.split()[0], "made": time.time()}

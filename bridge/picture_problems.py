@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 from bpy.types import Image, Object
 from mathutils import Matrix
@@ -61,7 +61,7 @@ def is_missing(image: Image) -> bool:
     """An image of a file that is neither there nor packed nor in memory."""
     if image.source != "FILE" or image.packed_file is not None or image.is_dirty:
         return False
-    return not absolute(cast("str", image.filepath_from_user())).is_file()
+    return not absolute(image.filepath_from_user()).is_file()
 
 
 def rig_problem(matrix: Matrix, *repairs: Repair) -> list[Problem]:

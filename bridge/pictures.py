@@ -68,17 +68,22 @@ def list_pictures(scene: Scene, settings: Any, references: Sequence[ReferenceIma
     settings.picture, lost = 0, list[str]()
     for each in references:
         camera = scene.objects.get(each.camera.name) if each.camera is not None else None
-        known = camera is not None and camera.type == "CAMERA"
+        if camera is not None and camera.type != "CAMERA":
+            camera = None
         try:
-            image = None if known and has_picture(camera) else bpy.data.images.load(each.file, check_existing=True)
+            image = (
+                None
+                if camera is not None and has_picture(camera)
+                else bpy.data.images.load(each.file, check_existing=True)
+            )
         except RuntimeError:
             lost.append(each.title)
             continue
         item = settings.pictures.add()
-        item.image, item.camera = image, camera if known else None
+        item.image, item.camera = image, camera
         for name in (*POSE, *TREATMENT, *MAPS, "framing"):
             setattr(item, name, getattr(each, name))
-        if each.camera is not None and not known:
+        if each.camera is not None and camera is None:
             _write_pose(item, each.camera)
     return lost
 

@@ -20,6 +20,12 @@ from stage import ADDON, ARGUMENTS, bpy, frames, part, press, queue, redraw, ste
 
 STAND_IN, RESULTS, *HOLD = ARGUMENTS
 client: Any = part("bridge.worker_client")
+_SLOW = """#!/bin/sh
+echo '{"event": "phase", "name": "download", "message": "torch (184.3 MB)"}'
+echo '{"event": "progress", "step": 42, "total": 100, "seconds_left": 60.0, "loss": 0.0}'
+read word
+echo '{"event": "failed", "code": "cancelled", "message": "Stopped.", "hint": ""}'
+"""
 drawn: set[str] = set()
 
 
@@ -148,10 +154,13 @@ def set_up() -> Iterator[float]:
     lock.write_text(f"torch==9.9 --hash=sha256:{64 * '0'}\n")
     before = {each.as_pointer() for each in bpy.context.window_manager.windows}
     press(bpy.ops.preferences.addon_show, module=stage.NAME)
-    base = next((Path(each) for each in (sys.executable,) if Path(each).is_file()), None)
-    assert base is not None, sys.executable
+    yield 2.0
+    slow = Path(RESULTS) / "slow-python"  # says how far it is, and stops when it is told to
+    slow.write_text(_SLOW)
+    slow.chmod(0o755)
     environment = {**part("preferences").installer_environment(), "PIP_NO_INDEX": "1"}
     for stop in (True, False):
+        base = slow if stop else Path(sys.executable)
         task = module.SetUp(module.Plan(base, (lock,), Path(RESULTS) / "environments" / "new"), environment)
         supervisor.start(
             task, lambda task=task: part("preferences").note_set_up(part("operators.environment")._ended(task))

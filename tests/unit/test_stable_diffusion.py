@@ -329,7 +329,7 @@ def test_automatic_perp_neg_is_off_where_the_camera_is_told(tiny: Any):
 
 def test_a_camera_is_asked_by_its_own_prompt(written: Path):
     """Two prompts in one batch give what each gives alone, its Perp-Neg negatives included."""
-    both = load_guidance(str(written), "a red duck", "", GuidanceSettings(), CPU, False, ("a blue car",))
+    both: Any = load_guidance(str(written), "a red duck", "", GuidanceSettings(), CPU, False, ("a blue car",))
     where = cameras(30.0, 150.0)
     mixed = both.condition(replace(where, own_prompt=np.array([0, 1])))
     for index, prompt in enumerate(("a red duck", "a blue car")):
