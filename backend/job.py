@@ -33,6 +33,7 @@ from .errors import Cancelled, DivergedError, DreamlatheError, OutputError, Requ
 from .events import Event, Failed, Finished, Phase, Progress
 from .files import check_writable, locked, output_errors, write_atomically
 from .job_log import JobLog
+from .reference import camera_prompts
 from .request import MeshSettings, Request
 from .threads import configure, prepare_environment
 
@@ -244,9 +245,8 @@ def _load_guidance(
         parts["pictures"] = room.WeightedGuidance(shown, 1.0)
     if request.asks_prompt:
         report(Phase("model", f"Loading {request.model} on {device}."))
-        asked = room.load_guidance(
-            request.model, request.prompt, request.negative_prompt, request.guidance, device, downloads_allowed()
-        )
+        texts, own = (request.prompt, request.negative_prompt), camera_prompts(request.cameras)
+        asked = room.load_guidance(request.model, *texts, request.guidance, device, downloads_allowed(), own)
         parts["prompt"] = room.WeightedGuidance(asked, request.view_guidance.prompt_weight if parts else 1.0)
     if len(parts) > 1:
         return room.CombinedGuidance(parts)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from .errors import RequestError
-from .reference import FixedCamera, ReferenceImage, ReferenceSettings, check_camera, check_references
+from .reference import FixedCamera, ReferenceImage, ReferenceSettings, camera_prompts, check_camera, check_references
 from .settings import bounded, build, check, replace_path
 
 SCHEMA = 1
@@ -259,6 +259,10 @@ class Request:
         check_references(self.references)
         if not self.prompt.strip() and not self.references:
             raise RequestError("The prompt is empty.", 'Say what to make, for example "a red duck".')
+        if not self.prompt.strip() and camera_prompts(self.cameras):
+            raise RequestError(
+                "A camera has a prompt of its own, but the prompt is empty.", "Say what the whole object is, too."
+            )
         if not self.model.strip():
             raise RequestError("No model is chosen.", f'Choose "{BUILT_IN_MODEL}", a diffusers folder or a Hub id.')
         if not self.view_model.strip():

@@ -39,8 +39,9 @@ def load_guidance(
     settings: GuidanceSettings,
     device: torch.device,
     allow_download: bool = False,
+    camera_prompts: Sequence[str] = (),
 ) -> Guidance:
-    """Load ``model`` ("toybox", a diffusers folder, or a Hub id) for one prompt.
+    """Load ``model`` ("toybox", a diffusers folder, or a Hub id) for one prompt, and those of single cameras.
 
     Without ``allow_download`` a Hub id must be in the local cache. Raises ModelError for a model that is missing,
     broken or of a family that is not known here, VocabularyError or RequestError for a prompt the model cannot read,
@@ -57,7 +58,7 @@ def load_guidance(
             f"{folder.path} is a {folder.family}, which cannot guide.",
             f"Choose a model whose model_index.json says {' or '.join(_FAMILIES)}.",
         )
-    return _module(_FAMILIES[folder.family]).load(folder, prompt, negative_prompt, settings, device)
+    return _module(_FAMILIES[folder.family]).load(folder, prompt, negative_prompt, settings, device, camera_prompts)
 
 
 def load_view_guidance(

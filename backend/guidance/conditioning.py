@@ -17,7 +17,7 @@ from torch import Tensor
 from ..request import GuidanceSettings
 from .inversion import inversion_scale
 from .perp_neg import Negatives, combine, negative_weights, select_negatives
-from .view_prompts import TextEmbeddings, view_weights
+from .view_prompts import VIEWS, TextEmbeddings, view_weights
 
 NoiseNetwork = Callable[[Tensor, Tensor, Tensor, "Tensor | None"], Tensor]
 """(noisy latents [R, C, h, w], timesteps [R], tokens [R, L, D], mask [R, L] or None) to noise [R, C, h, w], float32."""
@@ -43,16 +43,21 @@ def build_condition(
     elevation: NDArray[np.float32],
     settings: GuidanceSettings,
     camera_tokens: Tensor | None = None,
+    prompt: NDArray[np.int64] | None = None,
 ) -> Condition:
     """The conditions for B cameras at ``azimuth`` and ``elevation`` ([B], degrees).
 
-    ``camera_tokens`` [B, K, D], if any, follow the positive's words in the told rows and nowhere else: Perp-Neg is
-    between words, with and without a camera.
+    ``prompt`` [B] says by which of the text's prompts each is seen (the first if None); its negatives are that prompt's
+    own views. ``camera_tokens`` [B, K, D], if any, follow the positive's words in the told rows and nowhere else:
+    Perp-Neg is between words, with and without a camera.
     """
-    positive = text.interpolated(view_weights(azimuth, elevation, settings.overhead_angle))
+    positive = text.interpolated(view_weights(azimuth, elevation, settings.overhead_angle), prompt)
     unconditional = text.unconditional.expand_as(positive)
     negatives = select_negatives(negative_weights(settings, azimuth, elevation), positive.device)
-    words = torch.cat([unconditional, positive, text.views[negatives.view]])
+    rows = negatives.view
+    if prompt is not None:
+        rows = rows + len(VIEWS) * torch.as_tensor(prompt, device=rows.device)[negatives.sample]
+    words = torch.cat([unconditional, positive, text.views[rows]])
     if camera_tokens is None:
         return Condition(words, None, negatives)
     told = torch.cat([positive, camera_tokens.to(positive.dtype)], dim=1)

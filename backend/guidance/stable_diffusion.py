@@ -6,6 +6,7 @@ Everything is read from a folder in the layout of diffusers; nothing here depend
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,8 @@ from .vocabulary import Vocabulary
 if TYPE_CHECKING:
     from ..cameras import CameraBatch
 
+_TEXTS = 32
+"""Texts that are encoded at once: every camera may have a prompt of its own."""
 _HINT = "Choose a Stable Diffusion 1.x or 2.x model."
 
 
@@ -74,7 +77,9 @@ class StableDiffusionGuidance:
         if self.networks.camera is not None:
             features = torch.as_tensor(camera_features(cameras), device=self.device, dtype=self.dtype)
             camera_tokens = self.networks.camera(features)
-        return build_condition(self.text, cameras.azimuth, cameras.elevation, self.settings, camera_tokens)
+        return build_condition(
+            self.text, cameras.azimuth, cameras.elevation, self.settings, camera_tokens, cameras.prompt
+        )
 
     def predict_noise(self, noisy: Tensor, timesteps: Tensor, tokens: Tensor, mask: Tensor | None) -> Tensor:
         """The noise [R, C, h, w] float32 that the UNet sees in ``noisy``; see :data:`.conditioning.NoiseNetwork`."""
@@ -130,7 +135,12 @@ class StableDiffusionGuidance:
 
 
 def load(
-    folder: ModelFolder, prompt: str, negative_prompt: str, settings: GuidanceSettings, device: torch.device
+    folder: ModelFolder,
+    prompt: str,
+    negative_prompt: str,
+    settings: GuidanceSettings,
+    device: torch.device,
+    camera_prompts: Sequence[str] = (),
 ) -> StableDiffusionGuidance:
     """Read a model of this family and encode the texts.
 
@@ -139,20 +149,22 @@ def load(
     """
     vocabulary = Vocabulary.read(folder.path)
     if vocabulary is not None:
-        vocabulary.check(prompt)
-        vocabulary.check(negative_prompt)
+        for text in (prompt, negative_prompt, *camera_prompts):
+            vocabulary.check(text)
     _check_parts(folder)
     dtype = torch.float16 if device.type == "cuda" else torch.float32
     with quiet():
-        text = encode_texts(folder, prompt, negative_prompt, device)
+        text = encode_texts(folder, prompt, negative_prompt, device, camera_prompts)
         networks = _load_networks(folder, settings.camera_conditioning, device, dtype)
     _check_fit(folder, networks, text)
     text = TextEmbeddings(text.views.to(dtype), text.unconditional.to(dtype))
     return StableDiffusionGuidance(networks, text, settings)
 
 
-def encode_texts(folder: ModelFolder, prompt: str, negative_prompt: str, device: torch.device) -> TextEmbeddings:
-    """Encode the view prompts and the negative prompt, float32; the text encoder is freed afterwards.
+def encode_texts(
+    folder: ModelFolder, prompt: str, negative_prompt: str, device: torch.device, camera_prompts: Sequence[str] = ()
+) -> TextEmbeddings:
+    """Encode each prompt's views and the negative prompt, float32; the text encoder is freed afterwards.
 
     Raises RequestError if a prompt does not fit: its view words stand at the end and would be lost.
     """
@@ -162,7 +174,7 @@ def encode_texts(folder: ModelFolder, prompt: str, negative_prompt: str, device:
     if len(tokenizer) > encoder.config.vocab_size:
         raise ModelError(f"The tokenizer of {folder.path} does not fit its text encoder.", "Copy the model anew.")
     length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
-    texts = [*view_prompts(prompt), negative_prompt.strip()]
+    texts = [*(text for each in (prompt, *camera_prompts) for text in view_prompts(each)), negative_prompt.strip()]
     longest = max(len(ids) for ids in tokenizer(texts).input_ids)
     if longest > length:
         raise RequestError(
@@ -171,8 +183,12 @@ def encode_texts(folder: ModelFolder, prompt: str, negative_prompt: str, device:
         )
     batch = tokenizer(texts, padding="max_length", max_length=length, return_tensors="pt").to(device)
     mask = batch.attention_mask if getattr(encoder.config, "use_attention_mask", False) else None
+    masks = [None] * len(texts) if mask is None else mask.split(_TEXTS)
     with torch.no_grad():
-        embeddings = encoder(batch.input_ids, attention_mask=mask)[0]
+        parts = [
+            encoder(ids, attention_mask=own)[0] for ids, own in zip(batch.input_ids.split(_TEXTS), masks, strict=False)
+        ]
+    embeddings = torch.cat(parts)
     return TextEmbeddings(views=embeddings[:-1].clone(), unconditional=embeddings[-1].clone())
 
 

@@ -45,11 +45,19 @@ class TextEmbeddings:
     """The texts of one job, encoded once."""
 
     views: Tensor
-    """[4, T, D], in the order of :data:`VIEWS`."""
+    """[4·P, T, D]: of each of P prompts, in the order of :data:`VIEWS`."""
     unconditional: Tensor
     """[T, D], of the empty prompt or of the negative prompt that takes its place."""
 
-    def interpolated(self, weights: NDArray[np.float64]) -> Tensor:
-        """Embeddings [B, T, D] for shares ``weights`` [B, 4]."""
-        shares = self.views.new_tensor(weights)
+    def interpolated(self, weights: NDArray[np.float64], prompt: NDArray[np.int64] | None = None) -> Tensor:
+        """Embeddings [B, T, D] for shares ``weights`` [B, 4] of the views of ``prompt`` [B] (None: the first)."""
+        spread = np.zeros((len(weights), len(self.views)))
+        columns = view_rows(np.arange(len(VIEWS)), 0 if prompt is None else prompt[:, None])
+        np.put_along_axis(spread, np.broadcast_to(columns, weights.shape), weights, axis=1)
+        shares = self.views.new_tensor(spread)
         return (shares @ self.views.flatten(1)).view(len(weights), *self.views.shape[1:])
+
+
+def view_rows(view: NDArray[np.int64], prompt: NDArray[np.int64] | int) -> NDArray[np.int64]:
+    """Where the views of prompts stand in :attr:`TextEmbeddings.views`."""
+    return np.asarray(len(VIEWS) * prompt + view, np.int64)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from backend.cameras import CameraBatch, orbit_cameras
 from backend.errors import ModelError, RequestError
-from backend.guidance import GuidanceResult
+from backend.guidance import GuidanceResult, load_guidance
 from backend.guidance.camera_projection import CameraProjection
 from backend.guidance.conditioning import Condition, guided_noise
 from backend.guidance.distillation import score_gradient
@@ -325,3 +325,26 @@ def test_automatic_perp_neg_is_off_where_the_camera_is_told(tiny: Any):
     assert len(seeing.condition(where).negatives.sample) == 0
     asked = GuidanceSettings(perp_neg="stable-dreamfusion")
     assert len(StableDiffusionGuidance(seeing.networks, tiny.text, asked).condition(where).negatives.sample) > 0
+
+
+def test_a_camera_is_asked_by_its_own_prompt(written: Path):
+    """Two prompts in one batch give what each gives alone, its Perp-Neg negatives included."""
+    both: Any = load_guidance(str(written), "a red duck", "", GuidanceSettings(), CPU, False, ("a blue car",))
+    where = cameras(30.0, 150.0)
+    mixed = both.condition(replace(where, own_prompt=np.array([0, 1])))
+    for index, prompt in enumerate(("a red duck", "a blue car")):
+        alone = load(written, prompt=prompt).condition(where[index : index + 1])
+        rows = mixed.negatives.sample == index
+        assert len(alone.negatives) == int(rows.sum()) > 0
+        torch.testing.assert_close(mixed.tokens[2 + index], alone.tokens[1])
+        torch.testing.assert_close(mixed.tokens[4:][rows], alone.tokens[2:])
+    with pytest.raises(RequestError, match="too long"):
+        load_guidance(str(written), "a duck", "", GuidanceSettings(), CPU, False, ("a red blue duck car ugly a red",))
+
+
+def test_many_prompts_are_encoded_in_parts(written: Path):
+    prompts = [f"a {colour} {thing}" for colour in ("red", "blue") for thing in ("duck", "car")] * 3
+    together = encode_texts(open_model(str(written)), "a duck", "ugly", CPU, prompts)
+    assert together.views.shape[0] == 4 * 13
+    torch.testing.assert_close(together.views[:4], encode_texts(open_model(str(written)), "a duck", "", CPU).views)
+    torch.testing.assert_close(together.views[4:8], together.views[20:24])
