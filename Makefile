@@ -3,7 +3,7 @@
 # make help   the rest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint lint-rules lint-format lint-types format test-unit test-bpy test-bpy-all test-blender extension repository docs clean dev bpy
+.PHONY: help setup demo test lint lint-rules lint-format lint-types format test-unit test-bpy test-bpy-all test-blender extension repository offline docs clean dev bpy
 
 # The first Python that is new enough; wheels/environments.py picks per environment.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
@@ -26,6 +26,7 @@ help:
 	@echo "make test-blender  the tests in a real Blender: BLENDER and BLENDER_WINDOW are the commands that start it"
 	@echo "make repository    the zip, and dist/repository/ to be put on any web server as an extension repository"
 	@echo "make extension     build and validate the extension's zip in dist/"
+	@echo "make offline       the full zip with PyTorch for the processor, for PLATFORMS (default: $(PLATFORMS)), in dist/"
 	@echo "make docs          write the generated pages under docs/ anew"
 	@echo "make clean         remove environments, builds and results"
 
@@ -77,6 +78,10 @@ extension: bpy
 
 repository: bpy
 	@.venv-bpy/bin/python wheels/build_extension.py --repository dist/repository
+
+PLATFORMS ?= linux-x64
+offline: bpy
+	@.venv-bpy/bin/python wheels/build_extension.py --offline $(PLATFORMS)
 
 docs: dev
 	@$(venv) docs/settings_page.py

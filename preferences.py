@@ -12,6 +12,7 @@ import bpy
 from bpy.props import EnumProperty, StringProperty
 from bpy.types import AddonPreferences, Context, UILayout
 
+from .bridge import supervisor
 from .bridge.blender import (
     PACKAGE,
     absolute,
@@ -25,11 +26,18 @@ from .bridge.blender import (
 )
 from .bridge.callbacks import LOGGER, apply_log_level
 from .bridge.environment import find_python, worker_environment
+from .bridge.job import duration
+from .bridge.setup import Build
 
 _LEVELS = (
     ("WARNING", "Warnings", "Only what went wrong"),
     ("INFO", "Info", "What begins and what ends, too"),
     ("DEBUG", "Debug", "Everything the worker says"),
+)
+_BUILDS = (
+    ("AUTO", "What Is Found", "CUDA if there is an NVIDIA driver, else the processor"),
+    ("CPU", "Processor", "The smaller build, without CUDA"),
+    ("CUDA", "CUDA", "The build for NVIDIA's GPUs, about 3 GB"),
 )
 
 
@@ -41,10 +49,12 @@ class Preferences:
     device: str = "auto"
     results: str = ""
     models_folder: str = ""
+    build: Build = "AUTO"
+    package_index: str = ""
 
     def find_python(self) -> Path:
         """The backend's interpreter; SetupError when it is not known."""
-        return find_python(str(absolute(self.python)) if self.python.strip() else "")
+        return find_python(str(absolute(self.python)) if self.python.strip() else "", made=environments_folder())
 
     def results_folder(self) -> Path:
         """Where jobs keep their folders."""
@@ -76,7 +86,8 @@ def preferences() -> Preferences:
     if addon is None or addon.preferences is None:
         return Preferences()
     values = cast("Any", addon.preferences)
-    return Preferences(values.python, values.device.strip() or "auto", values.results, values.models)
+    device = values.device.strip() or "auto"
+    return Preferences(values.python, device, values.results, values.models, values.build, values.package_index)
 
 
 def environment() -> dict[str, str]:
@@ -88,12 +99,36 @@ def environment() -> dict[str, str]:
     return found
 
 
+def may_go_online() -> bool:
+    """Whether the user lets Blender go online."""
+    return bpy.app.online_access
+
+
+def installer_environment() -> dict[str, str]:
+    """The environment of a set-up: a worker's, with the package index that the preferences name."""
+    found = worker_environment(cache_folder())
+    index = preferences().package_index.strip()
+    if index:
+        found["PIP_EXTRA_INDEX_URL"] = index
+    return found
+
+
+def environments_folder() -> Path:
+    """Where environments are set up; updates of the extension leave it alone."""
+    return user_folder("environment")
+
+
 def cache_folder() -> Path | None:
     """Where workers keep compiled files; None when the extension is run from its sources."""
     return user_folder("cache") if is_installed() else None
 
 
-_told = {"test": "", "cache": ""}
+_told = {"test": "", "cache": "", "set_up": ""}
+
+
+def note_set_up(text: str) -> None:
+    """Keep how the set-up ended, for the preferences to show."""
+    _tell("set_up", text)
 
 
 def note_test(text: str) -> None:
@@ -127,7 +162,10 @@ class DREAMLATHE_AP_preferences(AddonPreferences):
         layout.use_property_split = True
         layout.use_property_decorate = False
         column = layout.column(heading="Backend")
-        column.prop(self, "python")
+        _draw_set_up(column)
+        column.prop(self, "build")
+        column.prop(self, "package_index", placeholder="pip's own")
+        column.prop(self, "python", placeholder="the one that was set up")
         column.prop(self, "device")
         _button(column, "dreamlathe.environment_test", "CHECKMARK", _told["test"])
         column = layout.column(heading="Folders")
@@ -139,6 +177,22 @@ class DREAMLATHE_AP_preferences(AddonPreferences):
         if _told["cache"]:
             column.label(text=_told["cache"])
         layout.prop(self, "log_level")
+
+
+def _draw_set_up(layout: UILayout) -> None:
+    """The button, or the set-up that runs; and how the last one ended."""
+    task = supervisor.setting_up()
+    if task is None:
+        row = layout.row(align=True)
+        row.operator("dreamlathe.environment_set_up", icon="IMPORT")
+        row.operator("dreamlathe.environment_remove", text="", icon="TRASH")
+        for line in filter(None, _told["set_up"].split("\n")):
+            layout.label(text=line)
+        return
+    row = layout.row(align=True)
+    row.progress(factor=task.factor, text=f"{task.factor:.0%}", type="BAR")
+    row.operator("dreamlathe.environment_cancel", text="", icon="X")
+    layout.label(text=f"{task.text} {duration(task.seconds)} so far.")
 
 
 def _button(layout: UILayout, operator: str, icon: Any, told: str) -> None:
@@ -153,8 +207,17 @@ with_properties(
     {
         "python": StringProperty(
             name="Backend Python",
-            description="The Python that has PyTorch; empty: DREAMLATHE_PYTHON, then .venv beside the code",
+            description="A Python that has PyTorch; empty: DREAMLATHE_PYTHON, then the one that was set up",
             subtype="FILE_PATH",
+        ),
+        "build": EnumProperty(
+            name="Set Up For",
+            description="Which build of PyTorch is set up",
+            items=_BUILDS,
+        ),
+        "package_index": StringProperty(
+            name="Package Index",
+            description="Where packages are also fetched from, such as PyTorch's own index for its builds without CUDA",
         ),
         "device": StringProperty(
             name="Device", description="What PyTorch runs on: auto, cpu, cuda, cuda:1, mps", default="auto"

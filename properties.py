@@ -1,38 +1,34 @@
 """The scene's settings, and the only place that turns them into a request and back.
 
 The groups for the orbit, the guidance, the optimization and the mesh are made from the request's own dataclasses:
-names, bounds, choices and descriptions are written once, there.
+names, bounds, choices and descriptions are written once, there (:mod:`.bridge.settings_groups`).
 """
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import inspect
-import itertools
-import textwrap
-import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, Protocol, cast
 
 import bpy
-import numpy as np
 from bpy.props import (
     BoolProperty,
+    CollectionProperty,
     EnumProperty,
     FloatProperty,
-    FloatVectorProperty,
     IntProperty,
     PointerProperty,
     StringProperty,
 )
 from bpy.types import Collection, Object, PropertyGroup, Scene
 
+from .backend.reference import ReferenceImage
 from .backend.request import (
     BUILT_IN_MODEL,
     BUILT_IN_VIEW_MODEL,
     FixedCamera,
     GuidanceSettings,
+    LoadingSettings,
     MeshSettings,
     OptimizeSettings,
     OrbitRig,
@@ -43,9 +39,12 @@ from .backend.request import (
     ViewGuidanceSettings,
 )
 from .bridge.blender import register_classes, unregister_classes, with_properties
-from .bridge.callbacks import apply_preset, may_be_rig, write_section
-from .bridge.suggestions import suggest_models, suggest_prompts
+from .bridge.callbacks import CAMERA_PROMPT, apply_preset, may_be_rig, write_section
+from .bridge.picture_group import DREAMLATHE_PG_picture
+from .bridge.settings_groups import read_section, section
+from .bridge.suggestions import suggest_models, suggest_prompts, suggest_view_models
 
+Source = Literal["PROMPT", "PICTURE", "BOTH"]
 CameraSource = Literal["ORBIT", "SCENE", "SELECTED", "COLLECTION"]
 
 _SECTIONS = {
@@ -55,27 +54,18 @@ _SECTIONS = {
     "refine": RefineSettings,
     "mesh": MeshSettings,
     "view_guidance": ViewGuidanceSettings,
+    "loading": LoadingSettings,
     "reference": ReferenceSettings,
 }
-_NAMES = {
-    "fantasia3d": "Fantasia3D",
-    "perp_neg": "Perp-Neg",
-    "perp_neg_strength": "Perp-Neg Strength",
-    "sdi": "SDI",
-    "sds": "SDS",
-    "sqrt": "Square Root",
-    "stable-zero123": "Stable Zero123",
-    "stable-dreamfusion": "Stable-DreamFusion",
-    "threestudio": "threestudio",
-    "tinycudann": "tiny-cuda-nn",
-    "torch": "PyTorch",
-    "zero-1-to-3": "Zero-1-to-3",
-}
-"""Names that are not the setting's own with capitals."""
 _PRESETS = (
     ("draft", "Draft", "A first look, in about a minute on two cores"),
     ("standard", "Standard", "A good result, in a few minutes on two cores"),
     ("high", "High", "A fine result, in a quarter of an hour on two cores"),
+)
+_STARTS = (
+    ("PROMPT", "Prompt", "Make what the prompt says"),
+    ("PICTURE", "Picture", "Make what the pictures show"),
+    ("BOTH", "Both", "Make what the pictures show, and what the prompt says of it"),
 )
 _SOURCES = (
     ("ORBIT", "Orbit", "Look from all around, drawn anew at each step"),
@@ -88,8 +78,12 @@ _SOURCES = (
 class Settings(Protocol):
     """``scene.dreamlathe`` as type checkers see it; the sections have the fields of the request's dataclasses."""
 
+    source: Source
     prompt: str
     negative_prompt: str
+    pictures: Any
+    picture: int
+    camera_pictures: bool
     seed: int
     preset: PresetName
     model: str
@@ -103,6 +97,7 @@ class Settings(Protocol):
     refine: Any
     mesh: Any
     view_guidance: Any
+    loading: Any
     reference: Any
     show_orbit: bool
     use_real_size: bool
@@ -116,28 +111,54 @@ def settings_of(scene: Scene) -> Settings:
     return cast("Settings", getattr(scene, "dreamlathe"))  # noqa: B009 - Scene's type does not know it
 
 
-def to_request(settings: Settings, *, device: str = "auto", cameras: Sequence[FixedCamera] = ()) -> Request:
-    """The request of the settings, not yet validated. ``cameras`` are used unless the settings say orbit."""
+def uses_prompt(settings: Settings) -> bool:
+    """The source is a prompt, alone or with pictures."""
+    return settings.source != "PICTURE"
+
+
+def uses_pictures(settings: Settings) -> bool:
+    """The source is a picture, alone or with a prompt."""
+    return settings.source != "PROMPT"
+
+
+def to_request(
+    settings: Settings,
+    *,
+    device: str = "auto",
+    cameras: Sequence[FixedCamera] = (),
+    references: Sequence[ReferenceImage] = (),
+) -> Request:
+    """The request of the settings, not yet validated.
+
+    ``cameras`` are used unless the settings say orbit, ``references`` where the source has pictures; the prompts, those
+    of the cameras too, where it has one.
+    """
+    worded = uses_prompt(settings)
+    seen = cameras if worded else [dataclasses.replace(each, prompt="") for each in cameras]
     return Request(
-        prompt=settings.prompt,
+        prompt=settings.prompt if worded else "",
         negative_prompt=settings.negative_prompt,
         seed=settings.seed,
         preset=settings.preset,
         model=settings.model,
         view_model=settings.view_model,
         device=device,
-        cameras=() if settings.camera_source == "ORBIT" else tuple(cameras),
-        **{name: _read(getattr(settings, name), kind) for name, kind in _SECTIONS.items()},
+        cameras=() if settings.camera_source == "ORBIT" else tuple(seen),
+        references=tuple(references) if uses_pictures(settings) else (),
+        **{name: read_section(getattr(settings, name), kind) for name, kind in _SECTIONS.items()},
     )
 
 
 def from_request(settings: Settings, request: Request) -> None:
     """Make the settings those of a request.
 
-    Its device is a preference, its fixed cameras are the scene's, and its pictures are files: they stay as they are.
+    Its device is a preference and its fixed cameras are the scene's: they stay as they are; so does a prompt that it
+    has no use for. Its pictures are listed by :func:`.bridge.pictures.list_pictures`.
     """
     settings.preset = request.preset  # first: choosing a preset writes the sections
-    settings.prompt = request.prompt
+    settings.source = "PROMPT" if not request.references else "BOTH" if request.prompt.strip() else "PICTURE"
+    if uses_prompt(settings):
+        settings.prompt = request.prompt
     settings.negative_prompt = request.negative_prompt
     settings.seed = request.seed
     settings.model = request.model
@@ -148,80 +169,30 @@ def from_request(settings: Settings, request: Request) -> None:
 
 def orbit_of(settings: Settings) -> OrbitRig:
     """The orbit of the settings."""
-    return cast("OrbitRig", _read(settings.orbit, OrbitRig))
-
-
-def _read(group: Any, kind: type[Any]) -> Any:
-    """A dataclass of the values of its group."""
-    return kind(**{item.name: _plain(getattr(group, item.name)) for item in dataclasses.fields(kind)})
-
-
-def _plain(value: Any) -> Any:
-    """A property's value as the request holds it.
-
-    Blender keeps single precision: the shortest decimal that means the same number there is what was typed.
-    """
-    if isinstance(value, float):
-        return float(str(np.float32(value)))
-    return value if isinstance(value, (bool, int, str)) else tuple(_plain(float(each)) for each in value)
-
-
-def _section(kind: type[Any], label: str) -> type[PropertyGroup]:
-    """A property group with one property for each field of a settings dataclass."""
-    hints, told = typing.get_type_hints(kind), _descriptions(kind)
-    properties = {f.name: _property(f, hints[f.name], told.get(f.name, "")) for f in dataclasses.fields(kind)}
-    group = type(f"DREAMLATHE_PG_{label}", (PropertyGroup,), {"__doc__": kind.__doc__})
-    with_properties(group, properties)
-    return group
-
-
-def _property(item: dataclasses.Field[Any], kind: Any, description: str) -> Any:
-    """The Blender property of one field."""
-    common: dict[str, Any] = {"name": _label(item.name), "description": description}
-    default: Any = item.default
-    common["default"] = default
-    if typing.get_origin(kind) is Literal:
-        choices = [(each, _label(each), "") for each in typing.get_args(kind)]
-        return EnumProperty(items=choices, **common)
-    makers: dict[Any, Callable[..., Any]] = {bool: BoolProperty, str: StringProperty}
-    if kind in makers:
-        return makers[kind](**common)
-    low, high = item.metadata["low"], item.metadata["high"]
-    if kind is int:
-        return IntProperty(min=int(low), max=int(high), **common)
-    common |= {"min": float(low), "max": float(high)}
-    if kind is float:
-        return FloatProperty(precision=4 if 0 < default < 0.05 else 2, **common)
-    return FloatVectorProperty(size=len(default), **common)
-
-
-def _label(name: str) -> str:
-    """A name for people."""
-    return _NAMES.get(name, name.replace("_", " ").title())
-
-
-def _descriptions(kind: type[Any]) -> dict[str, str]:
-    """The sentence under each field of a dataclass, without its full stop, as Blender shows tooltips."""
-    body = cast("ast.ClassDef", ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]).body
-    told: dict[str, str] = {}
-    for field, text in itertools.pairwise(body):
-        match field, text:
-            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(sentence))):
-                told[name] = " ".join(sentence.split()).rstrip(".")
-            case _:
-                pass
-    return told
+    return cast("OrbitRig", read_section(settings.orbit, OrbitRig))
 
 
 class DREAMLATHE_PG_settings(PropertyGroup):
     """Everything a scene says about its next job."""
 
 
-_GROUPS = {name: _section(kind, name) for name, kind in _SECTIONS.items()}
+_GROUPS = {name: section(kind, name) for name, kind in _SECTIONS.items()}
 
 with_properties(
     DREAMLATHE_PG_settings,
     {
+        "source": EnumProperty(name="Source", description="What the object is made from", items=_STARTS),
+        "pictures": CollectionProperty(
+            name="Pictures",
+            description="Pictures of the object, each with the camera it was seen from",
+            type=DREAMLATHE_PG_picture,
+        ),
+        "picture": IntProperty(name="Picture", description="The chosen picture"),
+        "camera_pictures": BoolProperty(
+            name="Cameras' Pictures",
+            description="The background image of each camera that is looked from is a picture seen from it",
+            default=True,
+        ),
         "prompt": StringProperty(
             name="Prompt",
             description="What to make, in words",
@@ -252,6 +223,8 @@ with_properties(
             name="View Model",
             description="What is shown pictures: toybox-views, a diffusers folder of Zero-1-to-3, a Hub id, or none",
             default=BUILT_IN_VIEW_MODEL,
+            search=suggest_view_models,
+            search_options={"SUGGESTION"},
         ),
         "camera_source": EnumProperty(name="Look From", description="Where views are taken from", items=_SOURCES),
         "camera_collection": PointerProperty(
@@ -292,16 +265,21 @@ with_properties(
     },
 )
 
-CLASSES = (*_GROUPS.values(), DREAMLATHE_PG_settings)
+CLASSES = (*_GROUPS.values(), DREAMLATHE_PG_picture, DREAMLATHE_PG_settings)
 
 
 def register() -> None:
-    """Register the groups and put the settings on scenes."""
+    """Register the groups, and put the settings on scenes and a prompt on cameras."""
     register_classes(CLASSES)
+    prompt = StringProperty(
+        name="Prompt", description="What is seen from this camera, in words; empty: what the scene's prompt says"
+    )
+    setattr(bpy.types.Object, CAMERA_PROMPT, prompt)
     setattr(bpy.types.Scene, "dreamlathe", PointerProperty(type=DREAMLATHE_PG_settings))  # noqa: B010
 
 
 def unregister() -> None:
-    """Take the settings from scenes and the groups back."""
+    """Take the settings from scenes, the prompt from cameras, and the groups back."""
     delattr(bpy.types.Scene, "dreamlathe")
+    delattr(bpy.types.Object, CAMERA_PROMPT)
     unregister_classes(CLASSES)

@@ -14,10 +14,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import RequestError
+from .reference import camera_prompts
 from .request import FixedCamera, OrbitRig, Range
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
+Indices = NDArray[np.int64]
 
 _POLE = 1e-5
 """Below this share of its distance from the vertical axis, a position says nothing about azimuth."""
@@ -34,13 +36,21 @@ class CameraBatch:
     """[B, 2], normalised, x and y."""
     center: Floats
     """[B, 2], principal point in ndc."""
+    own_prompt: Indices | None = None
+    """[B], of each camera's prompt: 0 is the request's, n the n-th of its cameras' own; None: all 0."""
 
     def __len__(self) -> int:
         return len(self.camera_to_world)
 
-    def __getitem__(self, index: slice) -> CameraBatch:
-        """The cameras of a slice."""
-        return CameraBatch(self.camera_to_world[index], self.focal[index], self.center[index])
+    def __getitem__(self, index: slice | Indices) -> CameraBatch:
+        """The cameras of a slice, or those of some places."""
+        own = None if self.own_prompt is None else self.own_prompt[index]
+        return CameraBatch(self.camera_to_world[index], self.focal[index], self.center[index], own)
+
+    @property
+    def prompt(self) -> Indices:
+        """[B]; see ``own_prompt``."""
+        return np.zeros(len(self), np.int64) if self.own_prompt is None else self.own_prompt
 
     @property
     def position(self) -> Floats:
@@ -123,7 +133,9 @@ def fixed_cameras(cameras: Sequence[FixedCamera]) -> CameraBatch:
         raise RequestError(f"{name} is scaled, sheared or mirrored.", "Give rotation and translation only.")
     focal = np.array([camera.focal for camera in cameras], np.float32)
     center = np.array([camera.center for camera in cameras], np.float32)
-    return CameraBatch(pose.astype(np.float32), focal, center)
+    prompts = ("", *camera_prompts(cameras))
+    own = np.array([prompts.index(camera.prompt.strip()) for camera in cameras], np.int64)
+    return CameraBatch(pose.astype(np.float32), focal, center, own)
 
 
 def sample_fixed(cameras: Sequence[FixedCamera], batch: int, rng: np.random.Generator) -> CameraBatch:
@@ -131,7 +143,7 @@ def sample_fixed(cameras: Sequence[FixedCamera], batch: int, rng: np.random.Gene
     everything = fixed_cameras(cameras)
     rounds = -(-batch // len(everything))
     chosen = np.concatenate([rng.permutation(len(everything)) for _ in range(rounds)])[:batch]
-    return CameraBatch(everything.camera_to_world[chosen], everything.focal[chosen], everything.center[chosen])
+    return everything[chosen]
 
 
 def rays(cameras: CameraBatch, height: int, width: int) -> tuple[Floats, Floats]:
@@ -162,6 +174,7 @@ def joined(cameras: Sequence[CameraBatch]) -> CameraBatch:
         np.concatenate([each.camera_to_world for each in cameras]),
         np.concatenate([each.focal for each in cameras]),
         np.concatenate([each.center for each in cameras]),
+        np.concatenate([each.prompt for each in cameras]),
     )
 
 

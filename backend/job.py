@@ -33,6 +33,7 @@ from .errors import Cancelled, DivergedError, DreamlatheError, OutputError, Requ
 from .events import Event, Failed, Finished, Message, Phase, Progress
 from .files import check_writable, locked, output_errors, write_atomically
 from .job_log import JobLog
+from .reference import camera_prompts
 from .request import MeshSettings, Request
 from .threads import configure, prepare_environment
 
@@ -249,7 +250,7 @@ def _load_guidance(
         report(Phase("model", f"Loading {request.model} on {device}."))
         asked = room.load_guidance(
             request.model, request.prompt, request.negative_prompt, request.guidance, device, downloads_allowed(),
-            request.loading, tell,
+            request.loading, tell, camera_prompts(request.cameras),
         )  # fmt: skip
         parts["prompt"] = room.WeightedGuidance(asked, request.view_guidance.prompt_weight if parts else 1.0)
     if len(parts) > 1:

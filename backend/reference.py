@@ -31,6 +31,8 @@ class FixedCamera:
     """Principal point, normalised."""
     name: str = ""
     """The camera's name, for people."""
+    prompt: str = ""
+    """What is seen from here, in words, where it is not the request's prompt; of no use to a picture."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,11 @@ class ReferenceSettings:
     """Side, in pixels, of the pictures as they are compared."""
     resolution_start: int = bounded(64, 16, 1024)
     """The same at the start; it doubles, at even steps in the first half of the run."""
+
+
+def camera_prompts(cameras: Sequence[FixedCamera]) -> tuple[str, ...]:
+    """The prompts that cameras have of their own, each once, in the order of the cameras."""
+    return tuple(dict.fromkeys(prompt for camera in cameras if (prompt := camera.prompt.strip())))
 
 
 def check_references(references: Sequence[ReferenceImage]) -> None:

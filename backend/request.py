@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from .errors import RequestError
-from .reference import FixedCamera, ReferenceImage, ReferenceSettings, check_camera, check_references
+from .reference import FixedCamera, ReferenceImage, ReferenceSettings, camera_prompts, check_camera, check_references
 from .settings import bounded, build, check, replace_path
 
 SCHEMA = 1
@@ -165,6 +165,8 @@ class OptimizeSettings:
     """Resolution of the finest level."""
     coarse_share: float = bounded(0.0, 0.0, 1.0)
     """Share of the run, from its start, that renders at half the resolution (at least 16 pixels)."""
+    view_growth: float = bounded(0.0, 0.0, 1.0)
+    """Share of the run over which the azimuths widen from near the front to the whole orbit."""
     learned_background: float = bounded(0.0, 0.0, 1.0)
     """Share of steps before a learned background; the others stand before one random colour."""
     gradient_clip: float = bounded(100.0, 0.0, 1e9)
@@ -278,6 +280,10 @@ class Request:
         check_references(self.references)
         if not self.prompt.strip() and not self.references:
             raise RequestError("The prompt is empty.", 'Say what to make, for example "a red duck".')
+        if not self.prompt.strip() and camera_prompts(self.cameras):
+            raise RequestError(
+                "A camera has a prompt of its own, but the prompt is empty.", "Say what the whole object is, too."
+            )
         if not self.model.strip():
             raise RequestError("No model is chosen.", f'Choose "{BUILT_IN_MODEL}", a diffusers folder or a Hub id.')
         if not self.view_model.strip():

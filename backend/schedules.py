@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from .request import OptimizeSettings
+from .request import OptimizeSettings, OrbitRig, Request
 
 ShadingMode = Literal["albedo", "lambertian", "textureless"]
 
@@ -16,6 +17,8 @@ FIRST_LEVELS = 1 / 3
 """Share of the grid's levels that the run starts with."""
 ALL_LEVELS_AT = 0.4
 """Share of the run at which all levels are active."""
+FIRST_VIEWS = 0.15
+"""Share of the azimuths that a run with a growing orbit starts with."""
 ORIENTATION_START = 0.01
 """The orientation loss starts at this share of its weight and has all of it a third into the run (DreamFusion, A.2)."""
 DENTS_START = 0.6
@@ -61,6 +64,18 @@ def loss_weights(step: int, settings: OptimizeSettings) -> LossWeights:
         entropy=settings.entropy_weight * min(done * 2, 1.0),
         dents=settings.dent_weight if done >= DENTS_START else 0.0,
     )
+
+
+def orbit(step: int, request: Request) -> OrbitRig:
+    """The request's orbit, its azimuths at first near the front and widened over the run's ``view_growth``."""
+    rig, growth = request.orbit, request.optimize.view_growth
+    done = progress(step, request.optimize.iterations)
+    if done >= growth:
+        return rig
+    share = FIRST_VIEWS + (1 - FIRST_VIEWS) * done / growth
+    low, high = rig.azimuth
+    front = min(max(0.0, low), high)
+    return dataclasses.replace(rig, azimuth=(front + share * (low - front), front + share * (high - front)))
 
 
 def learning_rate_factor(step: int, settings: OptimizeSettings) -> float:

@@ -21,6 +21,7 @@ from backend.events import Event, Message
 from backend.job import run_job
 from backend.meshing import read_mesh, render_mesh
 from backend.meshing.mesh import Mesh
+from backend.picture.colour import linear_to_srgb
 from backend.request import Request, preset
 from backend.toybox.captions import caption
 from backend.toybox.kinds import KINDS
@@ -55,8 +56,8 @@ def pictures(mesh: Mesh, solids: Solids) -> NDArray[np.uint8]:
     for pose, focal in zip(cameras.camera_to_world, cameras.focal.tolist(), strict=True):
         x, y, z = pose[:3, 3].tolist()
         linear, cover = render(solids, pose, (focal[0], focal[1]), (0.0, 0.0), VIEW_SIZE, Light((x, y, z + 1), 0.4))
-        clipped = np.clip(linear, 0, 1) ** (1 / 2.2)
-        true.append(clipped * cover[..., None] + 1 - cover[..., None])
+        shown = linear_to_srgb(np.clip(linear, 0, 1))
+        true.append(shown * cover[..., None] + 1 - cover[..., None])
     rows = [np.concatenate(list(row), axis=1) for row in (ours, np.stack(true))]
     return np.rint(np.concatenate(rows) * 255).astype(np.uint8)
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from bpy.types import Context, Object
 
 RIG_MARKER = "dreamlathe_rig"
+CAMERA_PROMPT = "dreamlathe_prompt"
+"""The property of a camera's object that holds its own prompt."""
 LOGGER = "dreamlathe"
 """The extension's logger."""
 
@@ -37,6 +39,11 @@ def apply_preset(settings: Any, _context: Context | None) -> None:
 def may_be_rig(_settings: Any, candidate: Object) -> bool:
     """The objects that the field for the rig offers."""
     return is_rig(candidate)
+
+
+def may_be_camera(_picture: Any, candidate: Object) -> bool:
+    """The objects that a picture's field for the camera offers."""
+    return candidate.type == "CAMERA"
 
 
 def is_rig(candidate: Object) -> bool:

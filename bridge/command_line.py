@@ -20,13 +20,13 @@ from ..backend.reference import ReferenceImage, add_picture_options, pictures_of
 from ..backend.request import Request, preset
 from ..backend.settings import replace_path
 from ..preferences import environment, preferences
-from ..properties import from_request, orbit_of, settings_of, to_request
+from ..properties import Settings, from_request, orbit_of, settings_of, to_request
 from .blender import absolute, layer_of, scene_of
 from .environment import Probe, find_python
 from .environment import run as run_probe
 from .generation import make_plan, place_result, slug, start_job
 from .job import Job, Status, duration, run
-from .pictures import background_picture, camera_named
+from .pictures import background_picture, camera_named, list_pictures
 from .rig import find_rig, rig_matrix
 
 COMMAND = "dreamlathe"
@@ -55,12 +55,12 @@ def generate(options: argparse.Namespace) -> int:
     _apply(options)
     settings = settings_of(scene_of(bpy.context))
     pictures = _pictures(options)
-    title = settings.prompt or (pictures[0].title if pictures else "")
-    folder = absolute(options.out or f"out/{slug(title)}-{settings.seed}")
+    _choose_source(settings, pictures, worded=options.prompt is not None)
     plan = make_plan(
-        bpy.context, lambda request: _overridden(request, options).replace(references=pictures), folder, python
+        bpy.context, lambda request: _overridden(request, options), python=python, pictures=pictures or None
     )
-    plan = dataclasses.replace(plan, redo=options.redo)
+    folder = absolute(options.out or f"out/{slug(plan.request.title)}-{plan.request.seed}")
+    plan = dataclasses.replace(plan, folder=folder, redo=options.redo)
     blend = absolute(options.blend) if options.blend else folder / "scene.blend"
     _check_blend(blend)
     job = start_job(plan)
@@ -130,7 +130,7 @@ def _open_scene(path: str | None) -> None:
 def _apply(options: argparse.Namespace) -> None:
     """Write the options that the scene's settings hold into them, so that the saved file tells how it was made."""
     settings = settings_of(scene_of(bpy.context))
-    request = to_request(settings)
+    source, request = settings.source, to_request(settings).replace(prompt=settings.prompt)
     given = {name: getattr(options, name) for name in ("prompt", "negative_prompt", "seed", "model", "view_model")}
     request = request.replace(**{name: value for name, value in given.items() if value is not None})
     if options.preset:
@@ -139,6 +139,7 @@ def _apply(options: argparse.Namespace) -> None:
     request = _overridden(request, options).replace(device="auto")
     request.replace(prompt=request.prompt or "a").validated()  # the scene's own prompt is checked with the plan
     from_request(settings, request)
+    settings.source = source
     if options.cameras:
         settings.camera_source = _SOURCES[options.cameras]  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -159,6 +160,15 @@ def _pictures(options: argparse.Namespace) -> tuple[ReferenceImage, ...]:
     matrix = rig_matrix(find_rig(scene, settings.rig))
     cameras = [camera_named(bpy.context, name) for name in options.from_camera]
     return (*files, *(background_picture(bpy.context, each, matrix) for each in cameras))
+
+
+def _choose_source(settings: Settings, pictures: tuple[ReferenceImage, ...], *, worded: bool) -> None:
+    """What the options name takes the place of the scene's pictures, and is the source beside a prompt, if any."""
+    if pictures:
+        settings.source = "BOTH" if settings.prompt.strip() else "PICTURE"
+        list_pictures(scene_of(bpy.context), settings, pictures)
+    elif worded and settings.source == "PICTURE":
+        settings.source = "BOTH"
 
 
 def _overridden(request: Request, options: argparse.Namespace) -> Request:

@@ -20,8 +20,15 @@ ROOT = Path(__file__).resolve().parent.parent
 """The extension's folder; ``backend`` is imported from here."""
 
 
-def find_python(chosen: str = "", root: Path = ROOT) -> Path:
-    """The backend's interpreter: the chosen one, else $DREAMLATHE_PYTHON, else a ``.venv`` beside the sources.
+READY = "dreamlathe.json"
+"""The mark of an environment that was set up to its end; :mod:`..backend.installer` writes it last."""
+
+
+def find_python(chosen: str = "", root: Path = ROOT, made: Path | None = None) -> Path:
+    """The backend's interpreter.
+
+    The chosen one, else $DREAMLATHE_PYTHON, else the one that was set up in the folder ``made``, else Blender's own if
+    the extension brought PyTorch with it, else a ``.venv`` beside the sources.
 
     Raises SetupError when there is none, or when the named one does not exist.
     """
@@ -31,23 +38,55 @@ def find_python(chosen: str = "", root: Path = ROOT) -> Path:
             if not python.is_file():
                 raise SetupError(f"There is no Python at {python}.", f"Correct the path in {where}.")
             return python.absolute()  # not resolved: a virtual environment is known by the link's place
-    local = root / ".venv" / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+    ready = ready_environment(made)
+    if ready is not None:
+        return ready
+    if bundled_packages(root) is not None:
+        return Path(sys.executable)
+    local = python_in(root / ".venv")
     if local.is_file():
         return local
     raise SetupError(
         "The Python of the backend is not known.",
-        f"Choose it in the extension's preferences, or set {VARIABLE} to it.",
+        f"Set it up or choose it in the extension's preferences, or set {VARIABLE} to it.",
     )
+
+
+def python_in(folder: Path) -> Path:
+    """The interpreter of a virtual environment."""
+    return folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+
+
+def ready_environment(folder: Path | None) -> Path | None:
+    """The interpreter of the newest environment in ``folder`` that was set up to its end."""
+    try:
+        marks = sorted(folder.glob(f"*/{READY}"), key=lambda mark: mark.stat().st_mtime) if folder is not None else []
+    except OSError:
+        return None
+    found = [python for mark in reversed(marks) if (python := python_in(mark.parent)).is_file()]
+    return next(iter(found), None)
+
+
+def bundled_packages(root: Path = ROOT) -> Path | None:
+    """Where Blender unpacked the wheels of an extension that brings PyTorch along; None for one that does not."""
+    if not any((root / "wheels").glob("torch-*.whl")):
+        return None
+    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    local = root.parent.parent / ".local"
+    places = (local / "lib" / version / "site-packages", local / "Lib" / "site-packages")
+    return next((place for place in places if (place / "torch" / "__init__.py").is_file()), None)
 
 
 def worker_environment(caches: Path | None = None, online: bool = True, root: Path = ROOT) -> dict[str, str]:
     """The environment of a worker: Blender's, without its Python's settings, so that ``backend`` imports top-level.
 
-    With ``caches``, compiled files go there and not beside the sources. Offline, no model is ever downloaded.
+    With ``caches``, compiled files go there and not beside the sources. Offline, no model is ever downloaded. Where the
+    extension brought PyTorch along, it is found.
     """
     dropped = {"PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONSAFEPATH", "PYTHONEXECUTABLE", "__PYVENV_LAUNCHER__"}
     environment = {name: value for name, value in os.environ.items() if name not in dropped}
-    environment |= {"PYTHONPATH": str(root), "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
+    paths = [str(each) for each in (root, bundled_packages(root)) if each is not None]
+    environment |= {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
     if caches is not None:
         environment |= {"PYTHONPYCACHEPREFIX": str(caches / "python"), "NUMBA_CACHE_DIR": str(caches / "numba")}
     if online:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,15 +14,17 @@ from bpy.types import Context, Object, Scene
 from mathutils import Matrix
 
 from ..backend.errors import DreamlatheError, OutputError
+from ..backend.reference import ReferenceImage
 from ..backend.request import Request
 from ..preferences import environment, preferences
-from ..properties import settings_of, to_request
+from ..properties import settings_of, to_request, uses_pictures
 from . import supervisor
 from .blender import layer_of, scene_of, undo_push
 from .environment import ROOT, worker_command
 from .frames import timed
 from .history import Past
 from .job import Job
+from .pictures import scene_pictures
 from .record import Placement, Record, read_record, write_record
 from .result import add_result, listed_normals, load_result
 from .rig import camera_objects, find_rig, fixed_cameras, rig_matrix
@@ -55,21 +57,25 @@ def make_plan(
     change: Callable[[Request], Request] = lambda request: request,
     folder: Path | None = None,
     python: Path | None = None,
+    pictures: Sequence[ReferenceImage] | None = None,
 ) -> Plan:
     """Read the scene. ``change`` may alter the request before it is validated; ``folder`` is the job's.
 
-    Raises RequestError for settings and cameras that cannot be used, SetupError when the backend's Python is not known.
+    ``pictures`` take the place of the scene's. Raises RequestError and PictureError for settings, cameras and pictures
+    that cannot be used, SetupError when the backend's Python is not known.
     """
     scene = scene_of(context)
     settings = settings_of(scene)
     layer_of(context).update()
     matrix = rig_matrix(find_rig(scene, settings.rig))
-    cameras = ()
+    objects, cameras = list[Object](), ()
     if settings.camera_source != "ORBIT":
         objects = camera_objects(context, settings.camera_source, settings.camera_collection)
         cameras = fixed_cameras(context, objects, matrix)
+    if pictures is None:
+        pictures = scene_pictures(context, settings, matrix, objects) if uses_pictures(settings) else ()
     chosen = preferences()
-    request = change(to_request(settings, device=chosen.device, cameras=cameras)).validated()
+    request = change(to_request(settings, device=chosen.device, cameras=cameras, references=pictures)).validated()
     return Plan(
         request=request,
         folder=folder or new_folder(chosen.results_folder(), request),

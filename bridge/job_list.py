@@ -74,6 +74,7 @@ def refresh() -> None:
         choose(chosen.folder)
     suggestions.set_prompts(history.prompts(pasts))
     suggestions.set_models([*preferences().models(), *dict.fromkeys(past.request.model for past in pasts)])
+    suggestions.set_view_models(past.request.view_model for past in pasts if past.request.references)
     thumbnails.trim()
     redraw_sidebars()
 

@@ -2,38 +2,129 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 import tempfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import bpy
 import numpy as np
-from bpy.types import Context, Image, Object
+from bpy.types import Context, Image, Object, Scene
 from mathutils import Matrix
 from numpy.typing import NDArray
 
+from ..backend.cameras import fixed_cameras
 from ..backend.errors import PictureError, RequestError
 from ..backend.reference import FixedCamera, ReferenceImage
 from .blender import absolute, scene_of
+from .picture_group import MAPS, POSE, TREATMENT
 from .rig import fixed_camera
+from .settings_groups import read_values
 
 _SAVED = ".png"
+_FITTED = SimpleNamespace(frame_method="FIT", scale=1.0)
+"""How a picture that no camera has behind it lies in a camera's frame."""
 
 
-def background_picture(context: Context, camera: Object, rig: Matrix) -> ReferenceImage:
+def scene_pictures(
+    context: Context, settings: Any, rig: Matrix, cameras: Sequence[Object]
+) -> tuple[ReferenceImage, ...]:
+    """The pictures of the scene's list, then those behind ``cameras``, which are looked from, if the settings say so.
+
+    ``rig`` is the rig's matrix. A camera that is in the list gives one picture. Raises RequestError and PictureError
+    for pictures that cannot be used, and where there is none.
+    """
+    listed = [_listed_picture(context, item, rig) for item in settings.pictures]
+    behind = [background_picture(context, camera, rig) for camera in unlisted_cameras(settings, cameras)]
+    if not listed and not behind:
+        raise RequestError("There is no picture.", "Open one, or give a camera a background image.")
+    return (*listed, *behind)
+
+
+def unlisted_cameras(settings: Any, cameras: Iterable[Object]) -> list[Object]:
+    """Those that have a picture behind them and are not in the scene's list; none unless the settings want them."""
+    if not settings.camera_pictures:
+        return []
+    known = {item.camera for item in settings.pictures}
+    return [camera for camera in cameras if camera not in known and has_picture(camera)]
+
+
+def has_picture(camera: Object) -> bool:
+    """Whether an image lies behind the camera and is shown."""
+    return any(each.image is not None for each in _shown_images(camera))
+
+
+def list_pictures(scene: Scene, settings: Any, references: Sequence[ReferenceImage]) -> list[str]:
+    """Make the scene's list that of a request with pictures; returns the names of the files that Blender cannot open.
+
+    A picture with a camera takes the scene's camera of that name; where it is gone, the place that it had.
+    """
+    if references:
+        settings.pictures.clear()
+    settings.picture, lost = 0, list[str]()
+    for each in references:
+        camera = scene.objects.get(each.camera.name) if each.camera is not None else None
+        if camera is not None and camera.type != "CAMERA":
+            camera = None
+        try:
+            image = (
+                None
+                if camera is not None and has_picture(camera)
+                else bpy.data.images.load(each.file, check_existing=True)
+            )
+        except RuntimeError:
+            lost.append(each.title)
+            continue
+        item = settings.pictures.add()
+        item.image, item.camera = image, camera
+        for name in (*POSE, *TREATMENT, *MAPS, "framing"):
+            setattr(item, name, getattr(each, name))
+        if each.camera is not None and camera is None:
+            _write_pose(item, each.camera)
+    return lost
+
+
+def _write_pose(item: Any, camera: FixedCamera) -> None:
+    """The place on the orbit that is nearest to a camera's."""
+    seen = fixed_cameras([camera])
+    item.azimuth, item.elevation, item.distance = seen.azimuth[0], seen.elevation[0], seen.distance[0]
+    item.field_of_view = math.degrees(2.0 * math.atan(1.0 / camera.focal[0]))
+    item.framing = "as-is"
+
+
+def _listed_picture(context: Context, item: Any, rig: Matrix) -> ReferenceImage:
+    """One picture of the scene's list."""
+    values = read_values(item, TREATMENT)
+    values |= {name: str(absolute(path)) for name in MAPS if (path := getattr(item, name).strip())}
+    if item.camera is not None:
+        found = background_picture(context, item.camera, rig, item.image)
+        return dataclasses.replace(found, **values)
+    if item.image is None:
+        raise RequestError("A picture of the list has no image.", "Open one, or take it off the list.")
+    _check_image(item.image, f"The image {item.image.name}")
+    values |= read_values(item, (*POSE, "framing"))
+    return ReferenceImage(str(image_file(item.image)), name=_file_name(item.image), **values)
+
+
+def background_picture(context: Context, camera: Object, rig: Matrix, image: Image | None = None) -> ReferenceImage:
     """The picture in a camera's background, seen from that camera in the space of the rig whose matrix is given.
 
+    Another ``image`` is seen as if it lay there, fitted into the frame.
     Pictures that are packed or only in memory are written to Blender's temporary folder; the job keeps its own copy.
     Raises RequestError for a camera that has no such picture, and PictureError for one that cannot be read.
     """
-    shown, image = _background(camera)
+    if image is None or any(each.image == image for each in _shown_images(camera)):
+        shown, image = _background(camera, image)
+    else:
+        shown = _FITTED
+        _check_image(image, f"The image {image.name}")
     seen = fixed_camera(camera, rig, scene_of(context), context.evaluated_depsgraph_get())
-    width, height = (int(side) for side in cast("Any", image).size)
-    if width <= 0 or height <= 0:
-        raise PictureError(f"The image {image.name} cannot be loaded.", "Find its file, or pack it.")
-    lens = _through_picture(seen, _frame(context), (width, height), shown)
+    width, height = cast("Any", image).size
+    lens = _through_picture(seen, _frame(context), (int(width), int(height)), shown)
     return ReferenceImage(str(image_file(image)), camera=lens, name=_file_name(image))
 
 
@@ -90,24 +181,50 @@ def _with_alpha(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.concatenate([colour, alpha], axis=2)
 
 
-def _background(camera: Object) -> tuple[Any, Image]:
-    """The first picture in the camera's background that is shown."""
-    data = camera.data
-    assert isinstance(data, bpy.types.Camera)
-    found = [each for each in data.background_images if each.show_background_image and each.source == "IMAGE"]
-    shown = next((each for each in found if each.image is not None), None)
+def _shown_images(camera: Object) -> list[Any]:
+    """The images behind a camera that are shown."""
+    data = cast("bpy.types.Camera", camera.data)
+    return [each for each in data.background_images if each.show_background_image and each.source == "IMAGE"]
+
+
+def is_moved(camera: Object) -> bool:
+    """Whether the picture behind a camera is moved, turned or mirrored, so that it cannot be used."""
+    return next((_moved(each) for each in _shown_images(camera) if each.image is not None), False)
+
+
+def straighten(camera: Object) -> None:
+    """Put the pictures behind a camera back where they can be used."""
+    for each in _shown_images(camera):
+        each.offset, each.rotation, each.use_flip_x, each.use_flip_y = (0.0, 0.0), 0.0, False, False
+
+
+def _moved(shown: Any) -> bool:
+    turned = abs(math.sin(shown.rotation)) > 1e-6 or math.cos(shown.rotation) < 0
+    return turned or max(abs(value) for value in shown.offset) > 1e-6 or shown.use_flip_x or shown.use_flip_y
+
+
+def _background(camera: Object, wanted: Image | None = None) -> tuple[Any, Image]:
+    """The first picture in the camera's background that is shown, or the wanted one."""
+    found = [each for each in _shown_images(camera) if each.image is not None]
+    shown = next((each for each in found if wanted in (None, each.image)), None)
     if shown is None:
         raise RequestError(f"The camera {camera.name} has no background image.", "Give it one, and let it be shown.")
-    moved = max(abs(value) for value in shown.offset) > 1e-6 or abs(math.sin(shown.rotation)) > 1e-6
-    if moved or math.cos(shown.rotation) < 0 or shown.use_flip_x or shown.use_flip_y:
+    if _moved(shown):
         raise RequestError(
             f"The background image of {camera.name} is moved, turned or mirrored.",
             "Set its offset and rotation to zero, and move the camera or shift its lens instead.",
         )
     image = cast("Image", shown.image)
-    if image.source not in {"FILE", "GENERATED"}:
-        raise RequestError(f"The background of {camera.name} is no single picture.", "Use an image, not a sequence.")
+    _check_image(image, f"The background of {camera.name}")
     return shown, image
+
+
+def _check_image(image: Image, what: str) -> None:
+    """Raise RequestError for what is no single picture, PictureError for one that cannot be loaded."""
+    if image.source not in {"FILE", "GENERATED"}:
+        raise RequestError(f"{what} is no single picture.", "Use an image, not a sequence.")
+    if min(cast("Any", image).size) <= 0:
+        raise PictureError(f"The image {image.name} cannot be loaded.", "Find its file, or pack it.")
 
 
 def _frame(context: Context) -> tuple[float, float]:

@@ -4,67 +4,47 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import bpy
-from bpy.types import Context
+from bpy.types import Context, Object
+from mathutils import Matrix
 
 from ..backend.errors import DreamlatheError
-from ..backend.request import BUILT_IN_MODEL
+from ..backend.request import BUILT_IN_MODEL, BUILT_IN_VIEW_MODEL, NO_MODEL
 from ..preferences import Preferences, preferences
-from ..properties import Settings, settings_of
-from . import vocabulary
-from .blender import PACKAGE, scene_of
-from .rig import camera_objects, find_rig, is_even, rig_matrix
+from ..properties import Settings, settings_of, uses_pictures, uses_prompt
+from . import supervisor, vocabulary
+from .blender import scene_of
+from .callbacks import CAMERA_PROMPT
+from .environment import ROOT, VARIABLE
+from .picture_problems import camera_problems, picture_problems, rig_problem
+from .repairs import ALLOW_ONLINE, PREFERENCES, SET_UP, USE_ORBIT, Problem, Repair, set_choice, set_text
+from .rig import camera_objects, find_rig, rig_matrix
 
 NEEDED_BYTES = 300e6
 """Room on the disk that a job may take."""
+VIEW_WEIGHTS = ROOT / "backend" / "toybox" / "view_weights"
+"""Of the built-in model that is shown pictures."""
 
-
-@dataclass(frozen=True)
-class Repair:
-    """A button: an operator with its values."""
-
-    operator: str
-    label: str
-    values: dict[str, Any] = field(default_factory=dict[str, Any])
-    icon: str = "NONE"
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is wrong, and how it may be put right."""
-
-    text: str
-    repairs: tuple[Repair, ...] = ()
-    blocking: bool = True
-    """The job cannot start; otherwise the worker will likely refuse it."""
-
-
-PREFERENCES = Repair("preferences.addon_show", "Preferences", {"module": PACKAGE}, "PREFERENCES")
-_TOYBOX = Repair(
-    "wm.context_set_string", "Use Toybox", {"data_path": "scene.dreamlathe.model", "value": BUILT_IN_MODEL}, "MESH_CUBE"
-)
-_ORBIT = Repair(
-    "wm.context_set_enum",
-    "Use the Orbit",
-    {"data_path": "scene.dreamlathe.camera_source", "value": "ORBIT"},
-    "ORIENTATION_GIMBAL",
-)
+_TOYBOX = set_text("Use Toybox", "model", BUILT_IN_MODEL, "MESH_CUBE")
 
 
 def find_problems(context: Context) -> list[Problem]:
     """Everything that is wrong now, what a person can put right most easily first."""
     settings, chosen = settings_of(scene_of(context)), preferences()
-    return [
-        *_prompt(settings),
-        *_model(settings, chosen),
-        *_cameras(context, settings),
-        *_environment(chosen),
-        *_disk(chosen),
-    ]
+    matrix = rig_matrix(find_rig(scene_of(context), settings.rig))
+    fixed = settings.camera_source != "ORBIT"
+    cameras = camera_objects(context, settings.camera_source, settings.camera_collection) if fixed else []
+    found: list[Problem] = []
+    if uses_prompt(settings):
+        found += [*_prompt(settings, cameras), *_model(settings.model, chosen)]
+    if uses_pictures(settings):
+        found += [*picture_problems(settings, cameras, matrix), *_view_model(settings.view_model.strip(), chosen)]
+    if fixed:
+        found += _cameras(cameras, matrix)
+    found += [*_environment(chosen), *_disk(chosen)]
+    return list({each.text: each for each in found}.values())
 
 
 def first_blocking(context: Context) -> Problem | None:
@@ -72,25 +52,30 @@ def first_blocking(context: Context) -> Problem | None:
     return next((problem for problem in find_problems(context) if problem.blocking), None)
 
 
-def _prompt(settings: Settings) -> list[Problem]:
+def _prompt(settings: Settings, cameras: list[Object]) -> list[Problem]:
     if not settings.prompt.strip():
-        example = {"data_path": "scene.dreamlathe.prompt", "value": "a red duck"}
-        repair = Repair("wm.context_set_string", "Try “a red duck”", example, "LIGHT")
-        return [Problem("Say what to make: the prompt is empty", (repair,))]
+        repairs = [set_text("Try “a red duck”", "prompt", "a red duck", "LIGHT")]
+        if uses_pictures(settings):
+            repairs.append(set_choice("Use the Pictures Alone", "source", "PICTURE", "IMAGE_DATA"))
+        return [Problem("Say what to make: the prompt is empty", tuple(repairs))]
     lists = vocabulary.vocabulary(settings.model)
     strange = vocabulary.unknown(settings.prompt, lists)
-    return [_strange_words(settings.prompt, strange, lists)] if strange else []
+    found = [_strange_words(settings.prompt, strange, lists)] if strange else []
+    for camera in cameras:
+        words = vocabulary.unknown(getattr(camera, CAMERA_PROMPT, ""), lists)
+        if words:
+            named = ", ".join(f"“{word}”" for word in words)
+            clear = Repair("dreamlathe.camera_prompt_clear", "Clear It", {"name": camera.name}, "X")
+            text = f"The model does not know {named} in the prompt of {camera.name}"
+            found.append(Problem(text, (clear,), blocking=False))
+    return found
 
 
 def _strange_words(prompt: str, strange: list[str], lists: vocabulary.Lists) -> Problem:
     """Words the model does not know, with a button for each that is like one it knows."""
     near = {word: vocabulary.nearest(word, lists) for word in strange[:3]}
     repairs = [
-        Repair(
-            "wm.context_set_string",
-            f"Use “{known}”",
-            {"data_path": "scene.dreamlathe.prompt", "value": vocabulary.replaced(prompt, word, known)},
-        )
+        set_text(f"Use “{known}”", "prompt", vocabulary.replaced(prompt, word, known))
         for word, known in near.items()
         if known
     ]
@@ -98,54 +83,63 @@ def _strange_words(prompt: str, strange: list[str], lists: vocabulary.Lists) -> 
     return Problem(f"The model does not know {named}", tuple(repairs), blocking=False)
 
 
-def _model(settings: Settings, chosen: Preferences) -> list[Problem]:
-    model = settings.model.strip()
-    if model == BUILT_IN_MODEL:
+def _model(name: str, chosen: Preferences) -> list[Problem]:
+    name = name.strip()
+    if name == BUILT_IN_MODEL or (name.endswith(".safetensors") and _place(name).is_file()):
         return []
-    if not model:
-        return [Problem("No model is chosen", (_TOYBOX,))]
-    path = Path(bpy.path.abspath(model)).expanduser()
+    return _found("model", name, chosen, _TOYBOX)
+
+
+def _view_model(name: str, chosen: Preferences) -> list[Problem]:
+    """The same of the model that is shown the pictures, which may be none."""
+    alone = set_text("Use No Model", "view_model", NO_MODEL, "X")
+    if name == NO_MODEL:
+        return []
+    if name == BUILT_IN_VIEW_MODEL:
+        if (VIEW_WEIGHTS / "model_index.json").is_file():
+            return []
+        return [Problem("The built-in model for pictures has no weights yet", (alone,))]
+    return _found("model for pictures", name, chosen, alone)
+
+
+def _found(what: str, name: str, chosen: Preferences, repair: Repair) -> list[Problem]:
+    """What is wrong with a folder or a Hub id."""
+    if not name:
+        return [Problem(f"No {what} is chosen", (repair,))]
+    path = _place(name)
     if path.is_dir():
         if (path / "model_index.json").is_file():
             return []
-        return [Problem("The model's folder has no model_index.json", (_TOYBOX,))]
-    if path.suffix == ".safetensors" and path.is_file():
-        return []
-    name = model.partition("@")[0]  # a revision may stand behind it
+        return [Problem(f"The {what}'s folder has no model_index.json", (repair,))]
+    name = name.partition("@")[0]  # a revision may stand behind it
     if path.is_absolute() or name.count("/") != 1:
-        return [Problem("The model's folder does not exist", (_TOYBOX,))]
+        return [Problem(f"The {what}'s folder does not exist", (repair,))]
     if bpy.app.online_access or chosen.has_hub_model(name):
         return []
-    allow = Repair("extensions.userpref_allow_online", "Allow Online Access", icon="INTERNET")
-    return [Problem("The model is not here, and Blender may not go online", (allow, _TOYBOX))]
+    return [Problem(f"The {what} is not here, and Blender may not go online", (ALLOW_ONLINE, repair))]
 
 
-def _cameras(context: Context, settings: Settings) -> list[Problem]:
-    if settings.camera_source == "ORBIT":
-        return []
-    cameras = camera_objects(context, settings.camera_source, settings.camera_collection)
+def _place(name: str) -> Path:
+    return Path(bpy.path.abspath(name)).expanduser()
+
+
+def _cameras(cameras: list[Object], matrix: Matrix) -> list[Problem]:
     if not cameras:
         add = Repair("dreamlathe.cameras_add", "Cameras from Rig", icon="OUTLINER_OB_CAMERA")
-        return [Problem("There is no camera to look from", (add, _ORBIT))]
-    found = [
-        Problem(f"{each.name} has no perspective", (Repair("dreamlathe.camera_mend", "Mend", {"name": each.name}),))
-        for each in cameras
-        if getattr(each.data, "type", "PERSP") != "PERSP"
-    ]
-    matrix = rig_matrix(find_rig(scene_of(context), settings.rig))
-    if not is_even(matrix):
-        even = Repair("dreamlathe.rig_even", "Even Its Scale", icon="CON_SIZELIKE")
-        return [*found, Problem("The rig is stretched or mirrored", (even, _ORBIT))]
-    place, _, scale = matrix.decompose()
-    inside = [each for each in cameras if (each.matrix_world.translation - place).length <= abs(scale.x)]
-    return [*found, *(Problem(f"{each.name} stands inside the rig's ball", (_ORBIT,)) for each in inside[:3])]
+        return [Problem("There is no camera to look from", (add, USE_ORBIT))]
+    return [*rig_problem(matrix, USE_ORBIT), *camera_problems(cameras, matrix, USE_ORBIT)]
 
 
 def _environment(chosen: Preferences) -> list[Problem]:
     try:
         chosen.find_python()
     except DreamlatheError as error:
-        return [Problem(error.message.rstrip("."), (PREFERENCES,))]
+        task = supervisor.setting_up()
+        if task is not None:
+            return [Problem(f"The backend is being set up: {task.factor:.0%}", (PREFERENCES,))]
+        named = chosen.python.strip() or os.environ.get(VARIABLE, "").strip()  # it would still be asked first
+        first = () if named else (SET_UP if bpy.app.online_access else ALLOW_ONLINE,)
+        return [Problem(error.message.rstrip("."), (*first, PREFERENCES))]
     return []
 
 

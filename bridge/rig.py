@@ -6,6 +6,7 @@ request's cameras are in the ball's space, and the result is placed by the same 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable
 from typing import cast
@@ -19,7 +20,7 @@ from ..backend.cameras import CameraBatch, orbit_cameras
 from ..backend.errors import RequestError
 from ..backend.request import FixedCamera, OrbitRig
 from .blender import layer_of, scene_of
-from .callbacks import RIG_MARKER, is_rig
+from .callbacks import CAMERA_PROMPT, RIG_MARKER, is_rig
 
 _SCALE_TOLERANCE = 1e-3
 
@@ -49,12 +50,17 @@ def rig_matrix(rig: Object | None) -> Matrix:
 
 
 def fixed_cameras(context: Context, cameras: Iterable[Object], matrix: Matrix) -> tuple[FixedCamera, ...]:
-    """The scene's cameras in the space of the rig whose matrix is given.
+    """The scene's cameras, with their own prompts, in the space of the rig whose matrix is given.
 
     Raises RequestError for a camera without perspective, a stretched or mirrored rig, and when there are no cameras.
     """
     depsgraph = context.evaluated_depsgraph_get()
-    found = tuple(fixed_camera(each, matrix, scene_of(context), depsgraph) for each in cameras)
+    found = tuple(
+        dataclasses.replace(
+            fixed_camera(each, matrix, scene_of(context), depsgraph), prompt=getattr(each, CAMERA_PROMPT, "")
+        )
+        for each in cameras
+    )
     if not found:
         raise RequestError("There are no cameras to look from.", "Add some, choose other ones, or use the orbit.")
     return found

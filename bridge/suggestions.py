@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from ..backend.request import BUILT_IN_MODEL
+from ..backend.request import BUILT_IN_MODEL, BUILT_IN_VIEW_MODEL, NO_MODEL
 from .vocabulary import vocabulary, words_of
 
 if TYPE_CHECKING:
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _prompts: list[str] = []
 _models: list[str] = []
+_view_models: list[str] = []
 _MOST = 30
 
 
@@ -24,6 +25,11 @@ def set_prompts(prompts: Iterable[str]) -> None:
 def set_models(models: Iterable[str]) -> None:
     """The models that were used, or are there."""
     _models[:] = models
+
+
+def set_view_models(models: Iterable[str]) -> None:
+    """The models that were shown pictures."""
+    _view_models[:] = models
 
 
 def suggest_prompts(settings: Any, _context: Context | None, text: str) -> list[str]:
@@ -40,7 +46,15 @@ def suggest_prompts(settings: Any, _context: Context | None, text: str) -> list[
 
 def suggest_models(_settings: Any, _context: Context | None, text: str) -> list[str]:
     """The built-in model and those that were used or are in the models' folder."""
+    return _fitting(text, [BUILT_IN_MODEL, *_models])
+
+
+def suggest_view_models(_settings: Any, _context: Context | None, text: str) -> list[str]:
+    """The same of those that are shown pictures; and none."""
+    return _fitting(text, [BUILT_IN_VIEW_MODEL, NO_MODEL, *_view_models, *_models])
+
+
+def _fitting(text: str, models: list[str]) -> list[str]:
     typed = text.lower().strip()
-    offered = list(dict.fromkeys([BUILT_IN_MODEL, *_models]))
-    fitting = [model for model in offered if typed in model.lower()]
-    return fitting or offered
+    offered = list(dict.fromkeys(models))
+    return [model for model in offered if typed in model.lower()] or offered

@@ -13,8 +13,9 @@ import bpy
 
 from ..backend.errors import DreamlatheError
 from . import frames
-from .blender import redraw_sidebars
+from .blender import areas, redraw_sidebars
 from .job import Job
+from .setup import SetUp
 from .worker_client import kill_all
 
 _INTERVAL = 0.1
@@ -47,6 +48,11 @@ def job() -> Job | None:
 def running() -> bool:
     """A job runs."""
     return _last_job is not None and _last_job.status.active
+
+
+def setting_up() -> SetUp | None:
+    """The set-up of the backend's environment that runs."""
+    return next((task for task, _ in _tasks if isinstance(task, SetUp)), None)
 
 
 def watch(new: Job) -> None:
@@ -113,4 +119,6 @@ def _tick() -> float | None:
         except Exception:  # noqa: BLE001 - a timer that raises is taken away by Blender, and with it every other task
             traceback.print_exc()
     redraw_sidebars()
+    for area in areas("PREFERENCES"):
+        area.tag_redraw()
     return _INTERVAL if _tasks else None

@@ -14,6 +14,7 @@ from ..backend.errors import DreamlatheError
 from ..bridge import history, job_list, queue, record
 from ..bridge.blender import OperatorReturn, scene_of, to_object_mode, window_manager, with_properties
 from ..bridge.generation import make_placement, new_folder, plan_again
+from ..bridge.pictures import list_pictures
 from ..bridge.result import import_result
 from ..bridge.rig import find_rig, rig_matrix
 from ..preferences import preferences
@@ -80,7 +81,13 @@ class DREAMLATHE_OT_job_recall(_OfChosen, Operator):
     bl_options = {"REGISTER", "UNDO"}
 
     def do(self, context: Context, past: history.Past) -> OperatorReturn:
-        from_request(settings_of(scene_of(context)), past.request)
+        scene = scene_of(context)
+        settings = settings_of(scene)
+        from_request(settings, past.request)
+        lost = list_pictures(scene, settings, past.request.references)
+        if lost:
+            self.report({"WARNING"}, f"Blender cannot open {', '.join(lost)}")
+            return {"FINISHED"}
         self.report({"INFO"}, f"The settings are those of “{past.title}”")
         return {"FINISHED"}
 

@@ -76,7 +76,7 @@ class DREAMLATHE_OT_camera_look(Operator):
     bl_options = {"REGISTER", "UNDO"}
 
     def execute(self, context: Context) -> OperatorReturn:
-        camera = _camera(self, context)
+        camera = camera_of(self, context)
         if camera is None:
             return {"CANCELLED"}
         scene_of(context).camera = camera
@@ -93,7 +93,7 @@ class DREAMLATHE_OT_camera_mend(Operator):
     bl_options = {"REGISTER", "UNDO"}
 
     def execute(self, context: Context) -> OperatorReturn:
-        camera = _camera(self, context)
+        camera = camera_of(self, context)
         if camera is None:
             return {"CANCELLED"}
         cast("Camera", camera.data).type = "PERSP"
@@ -118,7 +118,7 @@ class DREAMLATHE_OT_rig_even(Operator):
         return {"FINISHED"}
 
 
-def _camera(operator: Operator, context: Context) -> Object | None:
+def camera_of(operator: Operator, context: Context) -> Object | None:
     """The scene's camera that the operator names; None, with a word of warning, if there is none."""
     name = str(cast("Any", operator).name)
     camera = scene_of(context).objects.get(name)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from bpy.types import Context, Panel, UILayout
 
 from ..bridge.blender import scene_of
+from ..bridge.callbacks import CAMERA_PROMPT
+from ..bridge.pictures import has_picture
 from ..bridge.rig import camera_objects, find_rig
+from ..properties import uses_pictures, uses_prompt
 from .common import SidebarPanel, columns, layout_of, shown
 
 _SHOWN = 8
@@ -62,7 +65,10 @@ def _draw_cameras(context: Context, layout: UILayout) -> None:
     column = layout.column(align=True)
     for camera in cameras[:_SHOWN]:
         row = column.row(align=True)
-        row.label(text=camera.name)
+        pictured = uses_pictures(settings) and has_picture(camera)
+        row.label(text=camera.name, icon="IMAGE_DATA" if pictured else "BLANK1")
+        if uses_prompt(settings):
+            row.prop(camera, CAMERA_PROMPT, text="", placeholder="as the scene's")
         row.operator("dreamlathe.camera_look", text="", icon="VIEW_CAMERA").name = camera.name
     if len(cameras) > _SHOWN:
         column.label(text=f"and {len(cameras) - _SHOWN} more")

@@ -8,8 +8,15 @@ from typing import Any
 from bl_ui.utils import PresetPanel
 from bpy.types import Context, Panel, UILayout
 
-from ..backend.request import GuidanceSettings, OptimizeSettings, RefineSettings
+from ..backend.request import (
+    GuidanceSettings,
+    OptimizeSettings,
+    ReferenceSettings,
+    RefineSettings,
+    ViewGuidanceSettings,
+)
 from ..operators.presets import SUBFOLDER
+from ..properties import uses_pictures
 from .common import SidebarPanel, columns, layout_of, shown
 
 _SHADING = ("albedo_share", "shaded_share", "textureless_share")
@@ -103,6 +110,32 @@ class DREAMLATHE_PT_painting(SidebarPanel, Panel):
         _draw_rest(layout_of(self), shown(context).refine, RefineSettings, _ADVANCED["refine"])
 
 
+class DREAMLATHE_PT_pictures(SidebarPanel, Panel):
+    bl_label = "Pictures"
+    bl_parent_id = "DREAMLATHE_PT_advanced"
+    bl_options = {"DEFAULT_CLOSED"}
+
+    @classmethod
+    def poll(cls, context: Context) -> bool:
+        return uses_pictures(shown(context))
+
+    def draw(self, context: Context) -> None:
+        _draw_rest(layout_of(self), shown(context).reference, ReferenceSettings, set())
+
+
+class DREAMLATHE_PT_novel_views(SidebarPanel, Panel):
+    bl_label = "Novel Views"
+    bl_parent_id = "DREAMLATHE_PT_advanced"
+    bl_options = {"DEFAULT_CLOSED"}
+
+    @classmethod
+    def poll(cls, context: Context) -> bool:
+        return uses_pictures(shown(context))
+
+    def draw(self, context: Context) -> None:
+        _draw_rest(layout_of(self), shown(context).view_guidance, ViewGuidanceSettings, set())
+
+
 def _range(layout: UILayout, group: Any, name: str, text: str) -> None:
     """Both ends of a range, one above the other."""
     column = layout.column(align=True)
@@ -125,4 +158,6 @@ CLASSES = (
     DREAMLATHE_PT_guidance,
     DREAMLATHE_PT_optimization,
     DREAMLATHE_PT_painting,
+    DREAMLATHE_PT_pictures,
+    DREAMLATHE_PT_novel_views,
 )

@@ -1,8 +1,9 @@
 """Build the extension's zip with Blender's own tool and validate it. Runs in an environment with the bpy wheel.
 
-``python wheels/build_extension.py [--out dist] [--repository DIR]``. The zip holds what git knows (and what is new and
-not ignored), less what blender_manifest.toml leaves out, so that no environment, result or other ignored file of the
-working tree gets in.
+``python wheels/build_extension.py [--out dist] [--repository DIR] [--offline linux-x64 …]``. The zip holds what git
+knows (and what is new and not ignored), less what blender_manifest.toml leaves out, so that no environment, result or
+other ignored file of the working tree gets in. ``--offline`` also builds, for each platform named, the full zip that
+brings PyTorch (without CUDA) and all that goes with it as wheels: nothing is left to be set up.
 """
 
 from __future__ import annotations
@@ -15,9 +16,14 @@ import sys
 import tempfile
 import tomllib
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "wheels"))
+
+from offline import TAGS, DownloadError, download, offline_locks, with_wheels  # noqa: E402
+
 MANIFEST = "blender_manifest.toml"
 
 
@@ -51,6 +57,41 @@ def build(source: Path, folder: Path) -> Path:
         _run(tool, "build", f"--source-dir={clean}", f"--output-filepath={target}", valid)
     _run(tool, "validate", str(target), valid)
     return target
+
+
+def build_offline(source: Path, folder: Path, platforms: Sequence[str], cache: Path) -> list[Path]:
+    """Build and validate the full zips of ``platforms`` into ``folder``; ``cache`` keeps the wheels. Returns the zips.
+
+    Raises BuildError, and DownloadError where a wheel is missing.
+    """
+    tool, tags = blender_tool()
+    manifest = tomllib.loads((source / MANIFEST).read_text(encoding="utf-8"))
+    folder.mkdir(parents=True, exist_ok=True)
+    valid = f"--valid-tags={tags}"
+    wheels = {wheel.name: wheel for lock in offline_locks(platforms) for wheel in download(lock, cache / lock.stem)}
+    with tempfile.TemporaryDirectory(prefix="dreamlathe-build-", dir=folder) as name:
+        clean, built = Path(name) / manifest["id"], Path(name) / "built"
+        built.mkdir()
+        copy_known_files(source, clean)
+        (clean / "wheels").mkdir(exist_ok=True)
+        for wheel in wheels.values():
+            _link(wheel, clean / "wheels" / wheel.name)
+        text = with_wheels((clean / MANIFEST).read_text(encoding="utf-8"), sorted(wheels), platforms)
+        (clean / MANIFEST).write_text(text, encoding="utf-8")
+        _run(tool, "build", f"--source-dir={clean}", f"--output-dir={built}", "--split-platforms", valid)
+        found: list[Path] = []
+        for archive in sorted(built.glob("*.zip")):
+            _run(tool, "validate", str(archive), valid)
+            found.append(archive.replace(folder / archive.name.replace(manifest["id"], f"{manifest['id']}-offline", 1)))
+    return found
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same file at another place, without a copy where the disk can do so."""
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def add_to_repository(archive: Path, folder: Path) -> Path:
@@ -90,12 +131,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Build and validate the extension's zip.")
     parser.add_argument("--out", type=Path, default=ROOT / "dist", help="the folder for the zip (default: dist)")
     parser.add_argument("--repository", type=Path, help="also put it into this folder as a static repository")
+    parser.add_argument("--offline", nargs="+", metavar="PLATFORM", choices=TAGS, help="also the full zips of these")
     options = parser.parse_args()
+    out = options.out.resolve()
     try:
-        target = build(ROOT, options.out.resolve())
+        target = build(ROOT, out)
+        for full in build_offline(ROOT, out, options.offline, out / "wheels") if options.offline else ():
+            print(f"{full}: {full.stat().st_size / 1e6:.1f} MB, valid.")
         if options.repository is not None:
             print(f"{add_to_repository(target, options.repository.resolve())}: the repository's index.")
-    except BuildError as error:
+    except (BuildError, DownloadError) as error:
         print(f"The extension was not built: {error}", file=sys.stderr)
         return 1
     with zipfile.ZipFile(target) as archive:

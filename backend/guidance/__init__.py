@@ -38,8 +38,11 @@ def load_guidance(
     allow_download: bool = False,
     loading: LoadingSettings | None = None,
     tell: Tell = silent,
+    camera_prompts: Sequence[str] = (),
 ) -> Guidance:
-    """Load ``model`` ("toybox", a diffusers folder, a Hub id, or a .safetensors checkpoint) for one prompt.
+    """Load ``model`` ("toybox", a diffusers folder, a Hub id, or a .safetensors checkpoint) for prompts.
+
+    These are the job's, and those that single cameras have of their own (:attr:`..cameras.CameraBatch.own_prompt`).
 
     Without ``allow_download`` a Hub id must be in the local cache. ``tell`` is told what a person should know: the
     plan for the memory, a download's progress, words that do not fit. Raises ModelError for a model or LoRA that is
@@ -56,13 +59,13 @@ def load_guidance(
     room = module_of(family_of(folder.family, folder.path, "prompt"))
     words = Vocabulary.read(folder.path)
     if words is not None:
-        words.check(prompt)
-        words.check(negative_prompt)
+        for text in (prompt, negative_prompt, *camera_prompts):
+            words.check(text)
     with networks.quiet():
         added = loras.read_loras(loading.loras, room.PIPELINE)
         loras.check_used(added, tuple(folder.classes))
         how = networks.Loading(device, loading, allow_download, tell, added)
-        guidance = room.load(folder, encoders.Texts(prompt, negative_prompt), settings, how)
+        guidance = room.load(folder, encoders.Texts(prompt, negative_prompt, tuple(camera_prompts)), settings, how)
         _lay_out(guidance, loading, tell)
     return guidance
 

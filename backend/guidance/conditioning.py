@@ -17,12 +17,12 @@ from torch import Tensor
 from ..request import GuidanceSettings
 from .inversion import inversion_scale
 from .perp_neg import Negatives, combine, negative_weights, select_negatives
-from .view_prompts import TextEmbeddings, view_weights
+from .view_prompts import VIEWS, TextEmbeddings, view_weights
 
 NoiseNetwork = Callable[..., Tensor]
 """(noisy latents [R, C, h, w], timesteps [R], tokens [R, L, D], mask [R, L] or None) to noise [R, C, h, w], float32.
 
-Where there are pooled texts [R, P], they are a fifth argument.
+Where there are pooled texts [R, E], they are a fifth argument.
 """
 
 
@@ -39,7 +39,7 @@ class Condition:
     told: bool = False
     """Whether the told rows are there."""
     pooled: Tensor | None = None
-    """Pooled texts of the same rows [rows, P], for models that are told them."""
+    """Pooled texts of the same rows [rows, E], for models that are told them."""
 
     def asked(self, rows: int) -> tuple[Tensor | None, ...]:
         """What the network is asked about the first ``rows`` rows, as arguments behind the timesteps."""
@@ -54,19 +54,24 @@ def build_condition(
     elevation: NDArray[np.float32],
     settings: GuidanceSettings,
     camera_tokens: Tensor | None = None,
+    prompt: NDArray[np.int64] | None = None,
 ) -> Condition:
     """The conditions for B cameras at ``azimuth`` and ``elevation`` ([B], degrees).
 
-    ``camera_tokens`` [B, K, D], if any, follow the positive's words in the told rows and nowhere else: Perp-Neg is
-    between words, with and without a camera.
+    ``prompt`` [B] says by which of the text's prompts each is seen (the first if None); its negatives are that prompt's
+    own views. ``camera_tokens`` [B, K, D], if any, follow the positive's words in the told rows and nowhere else:
+    Perp-Neg is between words, with and without a camera.
     """
     shares = view_weights(azimuth, elevation, settings.overhead_angle)
-    positive = text.interpolated(shares)
+    positive = text.interpolated(shares, prompt)
     unconditional = text.unconditional.expand_as(positive)
     negatives = select_negatives(negative_weights(settings, azimuth, elevation), positive.device)
-    words = torch.cat([unconditional, positive, text.views[negatives.view]])
+    rows = negatives.view
+    if prompt is not None:
+        rows = rows + len(VIEWS) * torch.as_tensor(prompt, device=rows.device)[negatives.sample]
+    words = torch.cat([unconditional, positive, text.views[rows]])
     if camera_tokens is None:
-        return Condition(words, None, negatives, pooled=_pooled(text, shares, negatives))
+        return Condition(words, None, negatives, pooled=_pooled(text, text.interpolated_pooled(shares, prompt), rows))
     told = torch.cat([positive, camera_tokens.to(positive.dtype)], dim=1)
     padded = words.new_zeros(len(words), told.shape[1], words.shape[2])
     padded[:, : words.shape[1]] = words
@@ -75,12 +80,11 @@ def build_condition(
     return Condition(torch.cat([padded, told]), mask, negatives, told=True)
 
 
-def _pooled(text: TextEmbeddings, shares: NDArray[np.float64], negatives: Negatives) -> Tensor | None:
-    """Pooled texts of the rows without a camera [2B + N, P]."""
-    positive = text.interpolated_pooled(shares)
+def _pooled(text: TextEmbeddings, positive: Tensor | None, negatives: Tensor) -> Tensor | None:
+    """Pooled texts of the rows without a camera [2B + N, E]; ``negatives`` [N] are places in the views."""
     if positive is None or text.pooled_views is None or text.pooled_unconditional is None:
         return None
-    return torch.cat([text.pooled_unconditional.expand_as(positive), positive, text.pooled_views[negatives.view]])
+    return torch.cat([text.pooled_unconditional.expand_as(positive), positive, text.pooled_views[negatives]])
 
 
 def guided_noise(

@@ -64,5 +64,4 @@ def load(folder: ModelFolder, texts: Texts, settings: GuidanceSettings, how: Loa
 
 def encode_texts(folder: ModelFolder, texts: Texts, how: Loading, tell: Tell) -> TextEmbeddings:
     """What T5 says of the texts, in lower case as in training; float32."""
-    lower = Texts(texts.prompt.lower(), texts.negative.lower())
-    return embeddings(open_t5(folder, how, TOKENS).ask(lower, tell, mask=True)[0])
+    return embeddings(open_t5(folder, how, TOKENS).ask(texts.lower(), tell, mask=True).last)

@@ -108,6 +108,6 @@ def load(folder: ModelFolder, texts: Texts, settings: GuidanceSettings, how: Loa
 
 def encode_texts(folder: ModelFolder, texts: Texts, how: Loading, tell: Tell) -> TextEmbeddings:
     """T5's tokens and CLIP's pooled text; float32."""
-    pooled = open_clip(folder, how).ask(texts, tell).pooler_output
-    tokens = open_t5(folder, how, T5_TOKENS, "_2").ask(texts, tell)[0]
+    pooled = open_clip(folder, how).ask(texts, tell).pooled
+    tokens = open_t5(folder, how, T5_TOKENS, "_2").ask(texts, tell).last
     return embeddings(tokens, pooled.to(tokens.device))

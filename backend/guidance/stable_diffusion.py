@@ -74,8 +74,8 @@ def load(folder: ModelFolder, texts: Texts, settings: GuidanceSettings, how: Loa
 
 
 def encode_texts(folder: ModelFolder, texts: Texts, how: Loading, tell: Tell) -> TextEmbeddings:
-    """The view prompts and the negative prompt, float32."""
-    return embeddings(open_clip(folder, how).ask(texts, tell)[0])
+    """Each prompt's views and the negative prompt, float32."""
+    return embeddings(open_clip(folder, how).ask(texts, tell).last)
 
 
 def _camera(folder: ModelFolder, width: int, device: torch.device, dtype: torch.dtype) -> CameraProjection | None:

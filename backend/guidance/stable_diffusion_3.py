@@ -74,10 +74,10 @@ def load(folder: ModelFolder, texts: Texts, settings: GuidanceSettings, how: Loa
 def encode_texts(folder: ModelFolder, texts: Texts, how: Loading, tell: Tell) -> TextEmbeddings:
     """The CLIPs' last states but one side by side, filled up with zeros to T5's width, and T5's behind; float32."""
     clips = [open_clip(folder, how, suffix, projection=True).ask(texts, tell) for suffix in ("", "_2")]
-    pooled = torch.cat([clip.text_embeds for clip in clips], dim=-1)
-    words = torch.cat([clip.hidden_states[-2] for clip in clips], dim=-1)
+    pooled = torch.cat([clip.pooled for clip in clips], dim=-1)
+    words = torch.cat([clip.before for clip in clips], dim=-1)
     if "text_encoder_3" in folder.classes:
-        sentences = open_t5(folder, how, T5_TOKENS, "_3").ask(texts, tell)[0].float().to(words.device)
+        sentences = open_t5(folder, how, T5_TOKENS, "_3").ask(texts, tell).last.float().to(words.device)
     else:
         width = read_json(folder.place("transformer") / "config.json").get("joint_attention_dim", words.shape[-1])
         sentences = words.new_zeros(len(words), T5_TOKENS, width)

@@ -86,8 +86,8 @@ def encode_texts(folder: ModelFolder, texts: Texts, how: Loading, tell: Tell) ->
     """
     first = open_clip(folder, how).ask(texts, tell)
     second = open_clip(folder, how, "_2", projection=True).ask(texts, tell)
-    tokens = torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1)
-    pooled = second.text_embeds
+    tokens = torch.cat([first.before, second.before], dim=-1)
+    pooled = second.pooled
     index = read_json(folder.path / "model_index.json")
     if index.get("force_zeros_for_empty_prompt", True) and not texts.negative.strip():
         tokens[-1], pooled[-1] = 0.0, 0.0

@@ -33,6 +33,8 @@ T5_TOKENIZERS = ("T5Tokenizer", "T5TokenizerFast")
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model")
 KEEP_FROM_BYTES = 50_000_000
 """Text encoders smaller than this are asked anew: that takes no longer than looking it up."""
+_TEXTS = 8
+"""That are asked at once: every camera may have a prompt of its own, and T5 is large."""
 _LAYOUT = 1
 """Of the files in the cache."""
 
@@ -43,11 +45,17 @@ class Texts:
 
     prompt: str
     negative: str
+    own: tuple[str, ...] = ()
+    """Prompts that single cameras have of their own."""
+
+    def lower(self) -> Texts:
+        """The same in lower case."""
+        return Texts(self.prompt.lower(), self.negative.lower(), tuple(text.lower() for text in self.own))
 
     def fitted(self, tokenizer: Any, length: int, part: str, tell: Tell) -> list[str]:
-        """The four view prompts and the negative prompt, none longer than ``length`` tokens; tells what was left out.
+        """Each prompt's four views, then the negative prompt, none longer than ``length`` tokens; tells what is cut.
 
-        Raises RequestError where not even the prompt's first word fits.
+        Raises RequestError where not even a prompt's first word fits.
         """
 
         def fits(texts: Iterable[str]) -> bool:
@@ -71,8 +79,22 @@ class Texts:
             )
             return whole(" ".join(words[:low]))
 
-        views = cut(self.prompt, view_prompts, "prompt")
-        return [*views, *cut(self.negative.strip(), lambda text: [text], "negative prompt")]
+        asked = [*cut(self.prompt, view_prompts, "prompt")]
+        for text in self.own:
+            asked += cut(text, view_prompts, "prompt of a camera")
+        return [*asked, *cut(self.negative.strip(), lambda text: [text], "negative prompt")]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a text encoder says of N texts."""
+
+    last: Tensor
+    """[N, T, D], its last hidden states."""
+    before: Any
+    """[N, T, D], those before them; None of T5."""
+    pooled: Any
+    """[N, E], each text as one vector, projected where the network does that; None of T5."""
 
 
 @dataclass(frozen=True)
@@ -85,15 +107,28 @@ class Encoder:
     length: int
 
     @torch.no_grad()
-    def ask(self, texts: Texts, tell: Tell, *, mask: bool = False) -> Any:
-        """What the network says of the five texts (:meth:`Texts.fitted`), hidden states included."""
+    def ask(self, texts: Texts, tell: Tell, *, mask: bool = False) -> Answer:
+        """What the network says of the texts (:meth:`Texts.fitted`)."""
         lines = texts.fitted(self.tokenizer, self.length, self.part, tell)
         batch = self.tokenizer(lines, padding="max_length", max_length=self.length, return_tensors="pt")
         batch = batch.to(self.network.device)
-        masked = mask or getattr(self.network.config, "use_attention_mask", False)
-        return self.network(
-            batch.input_ids, attention_mask=batch.attention_mask if masked else None, output_hidden_states=True
-        )
+        masks = None
+        if mask or getattr(self.network.config, "use_attention_mask", False):
+            masks = batch.attention_mask
+        parts = [
+            self._say(batch.input_ids[start : start + _TEXTS], None if masks is None else masks[start : start + _TEXTS])
+            for start in range(0, len(lines), _TEXTS)
+        ]
+        whole: list[Any] = [None if each[0] is None else torch.cat(each) for each in zip(*parts, strict=True)]
+        return Answer(*whole)
+
+    def _say(self, ids: Tensor, mask: Tensor | None) -> tuple[Any, Any, Any]:
+        """The fields of :class:`Answer` for a few texts."""
+        if isinstance(self.network, T5EncoderModel):
+            return self.network(ids, attention_mask=mask).last_hidden_state, None, None
+        said = self.network(ids, attention_mask=mask, output_hidden_states=True)
+        pooled = said.text_embeds if isinstance(self.network, CLIPTextModelWithProjection) else said.pooler_output
+        return said.last_hidden_state, said.hidden_states[-2], pooled
 
 
 def open_clip(folder: ModelFolder, how: Loading, suffix: str = "", *, projection: bool = False) -> Encoder:
@@ -156,7 +191,7 @@ def _fitting(folder: ModelFolder, part: str, tokenizer: Any, network: Any) -> An
 
 
 def embeddings(tokens: Tensor, pooled: Tensor | None = None) -> TextEmbeddings:
-    """Of five texts' ``tokens`` [5, T, D] and ``pooled`` [5, P]: four views, then the negative prompt."""
+    """Of ``tokens`` [4·P + 1, T, D] and ``pooled`` [4·P + 1, E]: each prompt's views, then the negative prompt."""
     texts = tokens.float()
     whole = None if pooled is None else pooled.float()
     return TextEmbeddings(
@@ -209,6 +244,7 @@ def _cached_place(folder: ModelFolder, how: Loading, texts: Texts) -> Path | Non
         folder.family,
         texts.prompt,
         texts.negative,
+        texts.own,
         how.settings.precision,
         how.device.type,
         known,

@@ -84,7 +84,9 @@ class TextGuidance:
         if self.networks.camera is not None:
             features = torch.as_tensor(camera_features(cameras), device=self.device, dtype=self.dtype)
             camera_tokens = self.networks.camera(features)
-        return build_condition(self.text, cameras.azimuth, cameras.elevation, self.settings, camera_tokens)
+        return build_condition(
+            self.text, cameras.azimuth, cameras.elevation, self.settings, camera_tokens, cameras.prompt
+        )
 
     def predict_noise(
         self,

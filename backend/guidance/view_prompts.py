@@ -48,25 +48,39 @@ class TextEmbeddings:
     """The texts of one job, encoded once."""
 
     views: Tensor
-    """[4, T, D], in the order of :data:`VIEWS`."""
+    """[4·P, T, D]: of each of P prompts, in the order of :data:`VIEWS`."""
     unconditional: Tensor
     """[T, D], of the empty prompt or of the negative prompt that takes its place."""
     pooled_views: Tensor | None = None
-    """[4, P], each text as one vector, for models that are told one beside the tokens."""
+    """[4·P, E], each text as one vector, for models that are told one beside the tokens."""
     pooled_unconditional: Tensor | None = None
-    """[P], the same."""
+    """[E], the same."""
 
-    def interpolated(self, weights: NDArray[np.float64]) -> Tensor:
-        """Embeddings [B, T, D] for shares ``weights`` [B, 4]."""
-        shares = self.views.new_tensor(weights)
+    def interpolated(self, weights: NDArray[np.float64], prompt: NDArray[np.int64] | None = None) -> Tensor:
+        """Embeddings [B, T, D] for shares ``weights`` [B, 4] of the views of ``prompt`` [B] (None: the first)."""
+        shares = self._shares(weights, prompt)
         return (shares @ self.views.flatten(1)).view(len(weights), *self.views.shape[1:])
 
-    def interpolated_pooled(self, weights: NDArray[np.float64]) -> Tensor | None:
-        """Pooled embeddings [B, P] for shares ``weights`` [B, 4]; None where the model has none."""
-        return None if self.pooled_views is None else self.pooled_views.new_tensor(weights) @ self.pooled_views
+    def interpolated_pooled(
+        self, weights: NDArray[np.float64], prompt: NDArray[np.int64] | None = None
+    ) -> Tensor | None:
+        """The same of the pooled embeddings, [B, E]; None where the model has none."""
+        return None if self.pooled_views is None else self._shares(weights, prompt) @ self.pooled_views
 
     def to(self, device: torch.device, dtype: torch.dtype) -> TextEmbeddings:
         """The same on ``device`` as ``dtype``."""
         whole: dict[str, Tensor | None] = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         moved: dict[str, Any] = {name: each if each is None else each.to(device, dtype) for name, each in whole.items()}
         return TextEmbeddings(**moved)
+
+    def _shares(self, weights: NDArray[np.float64], prompt: NDArray[np.int64] | None) -> Tensor:
+        """Shares [B, 4·P] of every text, from those ``weights`` [B, 4] of one prompt's views."""
+        spread = np.zeros((len(weights), len(self.views)))
+        columns = view_rows(np.arange(len(VIEWS)), 0 if prompt is None else prompt[:, None])
+        np.put_along_axis(spread, np.broadcast_to(columns, weights.shape), weights, axis=1)
+        return self.views.new_tensor(spread)
+
+
+def view_rows(view: NDArray[np.int64], prompt: NDArray[np.int64] | int) -> NDArray[np.int64]:
+    """Where the views of prompts stand in :attr:`TextEmbeddings.views`."""
+    return np.asarray(len(VIEWS) * prompt + view, np.int64)

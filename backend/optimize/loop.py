@@ -241,7 +241,7 @@ class _Loop:
             return None
         if step >= self.settings.iterations:
             return self._fit(step - self.settings.iterations)
-        cameras = self._cameras(self.settings.batch_size)
+        cameras = self._cameras(self.settings.batch_size, step)
         output = self._render(step, cameras)
         images = linear_to_srgb(output.rgb).permute(0, 3, 1, 2)
         done = schedules.progress(step, self.settings.iterations)
@@ -255,7 +255,7 @@ class _Loop:
         state, settings = self.state, self.request.refine
         now, paintings, side = turn(step, self.settings.batch_size, settings), state.paintings, self.settings.resolution
         if now.begins:
-            paintings.aim(self._cameras(settings.views), state.rng)
+            paintings.aim(self._cameras(settings.views, self.settings.iterations), state.rng)
         cameras = paintings.cameras(now.slots)
         background = srgb_to_linear(paintings.backgrounds[now.slots])[:, None, None].expand(-1, side, side, -1)
         shading = Shading("albedo", None, schedules.AMBIENT, schedules.DIFFUSE)
@@ -284,11 +284,11 @@ class _Loop:
         settings = self.settings
         self.state.field.active_levels = schedules.active_levels(step, settings.iterations, settings.grid_levels)
 
-    def _cameras(self, count: int) -> CameraBatch:
+    def _cameras(self, count: int, step: int) -> CameraBatch:
         request, rng = self.request, self.state.rng
         if request.cameras:
             return sample_fixed(request.cameras, count, rng)
-        return sample_orbit(request.orbit, count, rng)
+        return sample_orbit(schedules.orbit(step, self.request), count, rng)
 
     def _render(self, step: int, cameras: CameraBatch) -> RenderOutput:
         rng, side = self.state.rng, schedules.resolution(step, self.settings)

@@ -71,6 +71,8 @@ class Paintings(nn.Module):
     """[V, 4, 4] float32."""
     lenses: Tensor
     """[V, 4] float32: focal and center."""
+    prompts: Tensor
+    """[V] int64: by which prompt each is seen; see :class:`..cameras.CameraBatch`."""
 
     def __init__(self, settings: RefineSettings, side: int, device: torch.device) -> None:
         super().__init__()
@@ -79,17 +81,20 @@ class Paintings(nn.Module):
         self.register_buffer("backgrounds", torch.zeros((views, 3), device=device))
         self.register_buffer("camera_to_world", torch.zeros((views, 4, 4)))
         self.register_buffer("lenses", torch.zeros((views, 4)))
+        self.register_buffer("prompts", torch.zeros(views, dtype=torch.int64))
 
     def aim(self, cameras: CameraBatch, rng: np.random.Generator) -> None:
         """Take V new cameras, and a random background for each."""
         self.camera_to_world.copy_(torch.from_numpy(cameras.camera_to_world))
         self.lenses.copy_(torch.from_numpy(np.concatenate([cameras.focal, cameras.center], axis=1)))
+        self.prompts.copy_(torch.from_numpy(cameras.prompt))
         self.backgrounds.copy_(torch.from_numpy(rng.random(tuple(self.backgrounds.shape), dtype=np.float32)))
 
     def cameras(self, slots: list[int]) -> CameraBatch:
         """The cameras of some views."""
         lenses = self.lenses[slots].numpy()
-        return CameraBatch(self.camera_to_world[slots].numpy(), lenses[:, :2], lenses[:, 2:])
+        prompts = self.prompts[slots].numpy()
+        return CameraBatch(self.camera_to_world[slots].numpy(), lenses[:, :2], lenses[:, 2:], prompts)
 
     def keep(self, slots: list[int], images: Tensor) -> None:
         """Keep the paintings [B, 3, S, S] (in [0, 1]) of some views."""

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..picture.colour import srgb_to_linear
+from ..picture.framing import BALL_FILL
 from .held_out import HELD_OUT_KINDS
 from .kinds import KINDS, Plan
 from .shapes import Builder, Solids, Vector
-from .world import BALL_FILL, COLOURS
+from .world import COLOURS
 
 COMPOSITE = "composite"
 HELD_OUT_SEED = 999_331
@@ -70,7 +72,7 @@ def random_colour(rng: np.random.Generator) -> Vector:
         return (r, g, b)
     hue, saturation, value = rng.random(), rng.random() ** 0.7, rng.uniform(0.1, 1.0)
     shown = np.array(colorsys.hsv_to_rgb(hue, saturation, value))
-    r, g, b = (0.85 * np.where(shown <= 0.04045, shown / 12.92, ((shown + 0.055) / 1.055) ** 2.4)).tolist()
+    r, g, b = (0.85 * srgb_to_linear(shown)).tolist()
     return (r, g, b)
 
 

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..cameras import CameraBatch, orbit_cameras, sample_orbit
+from ..picture.colour import linear_to_srgb
 from ..request import OrbitRig
-from .dataset import sample_light, to_srgb
+from .dataset import sample_light
 from .instances import make_instance
 from .model import IMAGE_SIZE
 from .raycast import Light, render
@@ -61,7 +62,7 @@ def picture(
     """The object seen by one camera: [S, S, 4] in [0, 1], sRGB with straight alpha."""
     (fx, fy), (cx, cy) = camera.focal[0].tolist(), camera.center[0].tolist()
     linear, cover = render(solids, camera.camera_to_world[0], (fx, fy), (cx, cy), size, light, supersample)
-    return np.concatenate((to_srgb(linear), cover[..., None]), 2)
+    return np.concatenate((linear_to_srgb(np.clip(linear, 0, 1)), cover[..., None]), 2)
 
 
 def before_white(rgba: NDArray[np.float32]) -> NDArray[np.float32]:

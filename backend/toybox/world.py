@@ -6,11 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..picture.framing import BALL_FILL
 from .kinds import KINDS, Plan
 from .shapes import Builder, Solids, Vector
-
-BALL_FILL = 0.92
-"""Objects reach this far from the origin, in radii of the scene's ball."""
 
 COLOURS: dict[str, Vector] = {  # linear albedo
     "red": (0.62, 0.02, 0.02),

@@ -6,75 +6,29 @@ and Blender waits until somebody has taken a picture and deleted it. Ends with h
 
 from __future__ import annotations
 
-import importlib
 import itertools
-import os
 import sys
 import time
-import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-bpy: Any = importlib.import_module("bpy")
-PYTHON, RESULTS, HOLD = sys.argv[sys.argv.index("--") + 1 :]
-NAME = next(each.module for each in bpy.context.preferences.addons if each.module.endswith(".dreamlathe"))
-queue: Any = importlib.import_module(f"{NAME}.bridge.queue")
-frames: Any = importlib.import_module(f"{NAME}.bridge.frames")
-supervisor: Any = importlib.import_module(f"{NAME}.bridge.supervisor")
-ADDON = bpy.context.preferences.addons[NAME].preferences
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import stage
+from stage import ADDON, ARGUMENTS, NAME, bpy, frames, part, press, queue, step_back, supervisor, tab, view
 
-def window() -> Any:
-    """Blender's window."""
-    return bpy.context.window_manager.windows[0]
-
-
-def view() -> Any:
-    """The 3D view, with the sidebar at our tab."""
-    area = next(area for area in window().screen.areas if area.type == "VIEW_3D")
-    area.spaces.active.show_region_ui = True
-    return area
-
-
-def tab() -> None:
-    """Turn the sidebar to our tab."""
-    for region in view().regions:
-        if region.type == "UI":
-            region.active_panel_category = "Dreamlathe"
-
-
-def press(operator: Any, how: str = "INVOKE_DEFAULT", **values: Any) -> Any:
-    """As a button does."""
-    area = view()
-    region = next(region for region in area.regions if region.type == "WINDOW")
-    with bpy.context.temp_override(window=window(), area=area, region=region):
-        return operator(how, True, **values)  # with an undo step, as buttons have it
-
-
-def step_back(operator: Any) -> None:
-    """Undo or redo."""
-    with bpy.context.temp_override(window=window()):
-        operator()
+PYTHON, RESULTS, HOLD = ARGUMENTS
 
 
 def picture(name: str) -> Iterator[float]:
     """Wait for a picture."""
-    for area in window().screen.areas:
-        area.tag_redraw()
-    yield 0.8
-    path = Path(f"{HOLD}-{name}")
-    path.touch()
-    while path.exists():
-        yield 0.2
+    yield from stage.picture(HOLD, name)
 
 
-def until(condition: Any, what: str, seconds: float = 900.0) -> Iterator[float]:
-    """Let Blender go on until something is so."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, what
-        yield 0.1
+def until(condition: Callable[[], Any], what: str) -> Iterator[float]:
+    """Let Blender go on until something is so; the real worker takes its time."""
+    yield from stage.until(condition, what, 900.0)
 
 
 def story() -> Iterator[float]:
@@ -110,7 +64,7 @@ def environment() -> Iterator[float]:
     screens = {each.as_pointer() for each in bpy.context.window_manager.windows}
     press(bpy.ops.preferences.addon_show, module=NAME)
     press(bpy.ops.dreamlathe.environment_test)
-    told = importlib.import_module(f"{NAME}.preferences")._told
+    told = part("preferences")._told
     yield from until(lambda: "step" in told["test"] or "lacks" in told["test"], "the test ends")
     yield from picture("preferences")
     for each in bpy.context.window_manager.windows:
@@ -197,28 +151,4 @@ def tell() -> None:
         print(f"walkthrough: {name}: {told}")
 
 
-def leave(code: int) -> None:
-    """End Blender at once."""
-    supervisor.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
-steps = story()
-
-
-def go_on() -> float | None:
-    """The story's next moment."""
-    try:
-        return next(steps)
-    except StopIteration:
-        print("walkthrough: all is well")
-        leave(0)
-    except BaseException:  # noqa: BLE001 - whatever it is, it must not leave a Blender behind
-        traceback.print_exc()
-        leave(1)
-    return None
-
-
-bpy.app.timers.register(go_on, first_interval=1.0, persistent=True)
+stage.tell(story(), "walkthrough: all is well")

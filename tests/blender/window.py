@@ -7,22 +7,25 @@ each moment worth a picture and waits until it is gone.
 
 from __future__ import annotations
 
-import importlib
-import os
 import sys
 import time
-import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-bpy: Any = importlib.import_module("bpy")
-STAND_IN, RESULTS, *HOLD = sys.argv[sys.argv.index("--") + 1 :]
-NAME = next(each.module for each in bpy.context.preferences.addons if each.module.endswith(".dreamlathe"))
-supervisor: Any = importlib.import_module(f"{NAME}.bridge.supervisor")
-queue: Any = importlib.import_module(f"{NAME}.bridge.queue")
-frames: Any = importlib.import_module(f"{NAME}.bridge.frames")
-client: Any = importlib.import_module(f"{NAME}.bridge.worker_client")
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import stage
+from stage import ADDON, ARGUMENTS, bpy, frames, part, press, queue, redraw, step_back, supervisor, tab, view
+
+STAND_IN, RESULTS, *HOLD = ARGUMENTS
+client: Any = part("bridge.worker_client")
+_SLOW = """#!/bin/sh
+echo '{"event": "phase", "name": "download", "message": "torch (184.3 MB)"}'
+echo '{"event": "progress", "step": 42, "total": 100, "seconds_left": 60.0, "loss": 0.0}'
+read word
+echo '{"event": "failed", "code": "cancelled", "message": "Stopped.", "hint": ""}'
+"""
 drawn: set[str] = set()
 
 
@@ -44,59 +47,30 @@ def noted(name: str, real: Any) -> Any:
     return draw
 
 
-def view() -> Any:
-    """The 3D view, with the sidebar at our tab."""
-    area = next(area for area in bpy.context.window_manager.windows[0].screen.areas if area.type == "VIEW_3D")
-    area.spaces.active.show_region_ui = True
-    return area
-
-
-def redraw() -> None:
-    """Draw all of the 3D view anew."""
-    for region in view().regions:
-        region.tag_redraw()
-
-
-def invoke(operator: Any, **values: Any) -> Any:
-    """As a button does."""
-    window, area = bpy.context.window_manager.windows[0], view()
-    region = next(region for region in area.regions if region.type == "WINDOW")
-    with bpy.context.temp_override(window=window, area=area, region=region):
-        return operator("INVOKE_DEFAULT", **values)
-
-
 def picture(name: str) -> Iterator[float]:
     """Wait while a person or a program takes a picture."""
-    if HOLD:
-        path = Path(f"{HOLD[0]}-{name}")
-        path.touch()
-        while path.exists():
-            yield 0.2
+    yield from stage.picture(HOLD[0] if HOLD else "", name)
 
 
-def until(condition: Any, what: str, seconds: float = 30.0) -> Iterator[float]:
+def until(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> Iterator[float]:
     """Let Blender go on until something is so."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, what
-        yield 0.1
+    yield from stage.until(condition, what, seconds)
 
 
 def story() -> Iterator[float]:
     """What a person does; each yield lets Blender's own loop run for so many seconds."""
     bpy.context.preferences.view.show_splash = False
-    addon = bpy.context.preferences.addons[NAME].preferences
-    addon.python, addon.results = STAND_IN, RESULTS
+    ADDON.python, ADDON.results = STAND_IN, RESULTS
     view()
     yield 1.0
-    for region in view().regions:
-        if region.type == "UI":
-            region.active_panel_category = "Dreamlathe"
+    tab()
     view().tag_redraw()
     yield from until(lambda: "DREAMLATHE_PT_jobs" in drawn, "the panels are drawn")
     assert {"DREAMLATHE_PT_source", "DREAMLATHE_PT_cameras", "DREAMLATHE_PT_quality"} <= drawn, drawn
     assert not bpy.app.timers.is_registered(supervisor._tick)
     yield from picture("idle")
+    yield from pictures()
+    yield from set_up()
     yield from generate()
     yield from undo()
     yield from cancel()
@@ -108,24 +82,125 @@ def story() -> Iterator[float]:
     tell()
 
 
+def pictures() -> Iterator[float]:
+    """The source as a picture: nothing there, one of a file, one behind a camera; a job of them."""
+    settings = bpy.context.scene.dreamlathe
+    settings.source, settings.view_model = "PICTURE", "none"
+    drawn.clear()
+    redraw()
+    yield from until(lambda: "DREAMLATHE_PT_source" in drawn, "the empty list is drawn")
+    assert not bpy.ops.dreamlathe.generate.poll()
+    yield from picture("no-picture")
+    path = duck(Path(RESULTS) / "duck.png")
+    assert press(bpy.ops.dreamlathe.picture_add, "EXEC_DEFAULT", filepath=str(path)) == {"FINISHED"}
+    settings.pictures[0].elevation = 15.0
+    camera = bpy.data.objects.new("Photo", bpy.data.cameras.new("Photo"))
+    bpy.context.scene.collection.objects.link(camera)
+    camera.location, camera.rotation_euler = (0.0, -4.0, 0.0), (1.5708, 0.0, 0.0)
+    camera.data.background_images.new().image = settings.pictures[0].image
+    camera.data.show_background_images = True
+    bpy.context.scene.camera = camera
+    bpy.context.view_layer.objects.active = camera
+    assert press(bpy.ops.dreamlathe.picture_from_camera, "EXEC_DEFAULT") == {"FINISHED"}
+    settings.picture = 0
+    drawn.clear()
+    redraw()
+    yield from until(lambda: "DREAMLATHE_PT_source" in drawn, "the chosen picture is drawn")
+    yield 1.0
+    yield from picture("pictures")
+    settings.picture = 1
+    settings.source, settings.prompt = "BOTH", "a red duck"
+    bpy.ops.dreamlathe.cameras_add(count=3)
+    bpy.data.objects["Orbit 1"].dreamlathe_prompt = "a duck"
+    redraw()
+    yield 1.0
+    yield from picture("both")
+    assert press(bpy.ops.dreamlathe.generate) == {"FINISHED"}
+    asked = queue.current().plan.request
+    assert [each.title for each in asked.references] == ["duck", "duck"]
+    assert [each.prompt for each in asked.cameras] == ["a duck", "", ""]
+    yield from until(lambda: not queue.busy(), "the job of pictures ends")
+    yield 0.3
+    assert supervisor.job().status.state == "finished", supervisor.job().status
+    for each in list(bpy.data.objects):
+        if each.name.startswith(("a red duck", "Orbit", "Photo")):
+            bpy.data.objects.remove(each)
+    for each in list(bpy.data.collections):
+        if each.name != "Collection":
+            bpy.data.collections.remove(each)
+    settings.source, settings.camera_source = "PROMPT", "ORBIT"
+
+
+def duck(path: Path) -> Path:
+    """A picture of something yellow."""
+    image = bpy.data.images.new("drawing", 96, 96, alpha=True)
+    image.pixels = [
+        value
+        for y in range(96)
+        for x in range(96)
+        for value in ((0.9, 0.7, 0.1, 1.0) if (x - 48) ** 2 + (y - 44) ** 2 < 900 else (0.0, 0.0, 0.0, 0.0))
+    ]
+    image.file_format = "PNG"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(filepath=str(path))
+    bpy.data.images.remove(image)
+    return path
+
+
+def set_up() -> Iterator[float]:
+    """The preferences while an environment is made, and after it was stopped; Blender is not held up meanwhile."""
+    module, told = part("bridge.setup"), part("preferences")._told
+    lock = Path(RESULTS) / "linux-x64-py311.lock"
+    lock.write_text(f"torch==9.9 --hash=sha256:{64 * '0'}\n")
+    before = {each.as_pointer() for each in bpy.context.window_manager.windows}
+    press(bpy.ops.preferences.addon_show, module=stage.NAME)
+    yield 2.0
+    slow = Path(RESULTS) / "slow-python"  # says how far it is, and stops when it is told to
+    slow.write_text(_SLOW)
+    slow.chmod(0o755)
+    environment = {**part("preferences").installer_environment(), "PIP_NO_INDEX": "1"}
+    for stop in (True, False):
+        base = slow if stop else Path(sys.executable)
+        task = module.SetUp(module.Plan(base, (lock,), Path(RESULTS) / "environments" / "new"), environment)
+        supervisor.start(
+            task, lambda task=task: part("preferences").note_set_up(part("operators.environment")._ended(task))
+        )
+        assert supervisor.setting_up() is task
+        yield from until(lambda task=task: task.text != "Starting.", "the set-up begins")
+        if stop:
+            yield from picture("setting-up")
+            assert bpy.ops.dreamlathe.environment_cancel() == {"FINISHED"}
+        yield from until(lambda: supervisor.setting_up() is None, "the set-up ends", 240.0)
+        assert (task.cancelled, task.error is None) == (stop, stop), task.error
+        assert told["set_up"]
+        assert not task.plan.folder.exists()
+        yield from picture("set-up-stopped" if stop else "set-up-failed")
+    for each in bpy.context.window_manager.windows:
+        if each.as_pointer() not in before:
+            with bpy.context.temp_override(window=each):
+                bpy.ops.wm.window_close()
+            break
+    yield 0.5
+
+
 def generate() -> Iterator[float]:
     """Generate comes back at once; the timer does the rest."""
     settings = bpy.context.scene.dreamlathe
     settings.prompt = "a duck that takes long"
     bpy.ops.ed.undo_push(message="Prompt")
     begin = time.monotonic()
-    assert invoke(bpy.ops.dreamlathe.generate) == {"FINISHED"}
+    assert press(bpy.ops.dreamlathe.generate) == {"FINISHED"}
     assert time.monotonic() - begin < 2.0
     assert supervisor.job().status.active
     yield from until(lambda: supervisor.job().status.step > 20, "the job advances beside the interface")
     drawn.clear()
     yield from until(lambda: "DREAMLATHE_PT_jobs" in drawn, "progress is drawn")
     yield from picture("running")
-    assert invoke(bpy.ops.dreamlathe.cancel) == {"FINISHED"}
+    assert press(bpy.ops.dreamlathe.cancel) == {"FINISHED"}
     yield from until(lambda: not queue.busy(), "the job ends")
     settings.prompt = "a red duck"
     bpy.ops.ed.undo_push(message="Prompt")
-    assert invoke(bpy.ops.dreamlathe.generate) == {"FINISHED"}
+    assert press(bpy.ops.dreamlathe.generate) == {"FINISHED"}
     yield from until(lambda: not queue.busy(), "the job ends")
     yield 0.3
     assert supervisor.job().status.state == "finished", supervisor.job().status
@@ -137,15 +212,12 @@ def generate() -> Iterator[float]:
 
 def undo() -> Iterator[float]:
     """One step takes the result away, with its collection, and one brings it back."""
-    window = bpy.context.window_manager.windows[0]
-    with bpy.context.temp_override(window=window):
-        bpy.ops.ed.undo()
+    step_back(bpy.ops.ed.undo)
     yield 0.3
     assert "a red duck" not in bpy.data.objects
     assert "Dreamlathe" not in bpy.data.collections
     assert bpy.context.scene.dreamlathe.prompt == "a red duck"
-    with bpy.context.temp_override(window=window):
-        bpy.ops.ed.redo()
+    step_back(bpy.ops.ed.redo)
     yield 0.3
     assert "a red duck" in bpy.data.objects
 
@@ -153,13 +225,12 @@ def undo() -> Iterator[float]:
 def cancel() -> Iterator[float]:
     """Undo while a job runs does not harm it; Cancel ends it."""
     bpy.context.scene.dreamlathe.prompt = "a duck that takes long"
-    assert invoke(bpy.ops.dreamlathe.generate) == {"FINISHED"}
+    assert press(bpy.ops.dreamlathe.generate) == {"FINISHED"}
     yield from until(lambda: supervisor.job().status.step > 5, "the job advances")
-    with bpy.context.temp_override(window=bpy.context.window_manager.windows[0]):
-        bpy.ops.ed.undo()
+    step_back(bpy.ops.ed.undo)
     step = supervisor.job().status.step
     yield from until(lambda: supervisor.job().status.step > step, "the job goes on after an undo")
-    assert invoke(bpy.ops.dreamlathe.cancel) == {"FINISHED"}
+    assert press(bpy.ops.dreamlathe.cancel) == {"FINISHED"}
     yield from until(lambda: not queue.busy(), "the job ends")
     assert supervisor.job().status.state == "cancelled"
     assert not list(client._alive)
@@ -171,7 +242,7 @@ def escape() -> Iterator[float]:
         print("window: no simulated events, so Escape was not tried")
         return
     bpy.context.scene.dreamlathe.prompt = "a duck that takes long"
-    invoke(bpy.ops.dreamlathe.generate)
+    press(bpy.ops.dreamlathe.generate)
     yield from until(lambda: supervisor.job().status.step > 5, "the job advances")
     window, area = bpy.context.window_manager.windows[0], view()
     place = {"x": area.x + area.width // 3, "y": area.y + area.height // 2}
@@ -187,20 +258,20 @@ def pause_and_queue() -> Iterator[float]:
     """One is held and its process goes; the next takes its turn; the held one goes on from the panel."""
     scene = bpy.context.scene.dreamlathe
     scene.prompt = "a duck that takes long"
-    invoke(bpy.ops.dreamlathe.generate)
+    press(bpy.ops.dreamlathe.generate)
     yield from until(lambda: supervisor.job().status.step > 5, "the job advances")
     held = queue.current()
     scene.prompt = "a green duck"
-    invoke(bpy.ops.dreamlathe.generate)
+    press(bpy.ops.dreamlathe.generate)
     assert [ticket.state for ticket in queue.tickets()] == ["running", "waiting"]
-    invoke(bpy.ops.dreamlathe.pause)
+    press(bpy.ops.dreamlathe.pause)
     yield from until(lambda: not queue.busy(), "the other job ends")
     assert held.state == "paused"
     assert "a green duck" in bpy.data.objects
     assert not list(client._alive)
-    invoke(bpy.ops.dreamlathe.resume, folder=str(held.plan.folder))
+    press(bpy.ops.dreamlathe.resume, folder=str(held.plan.folder))
     yield from until(lambda: held.status is not None and held.status.step > 5, "the held job goes on")
-    invoke(bpy.ops.dreamlathe.cancel)
+    press(bpy.ops.dreamlathe.cancel)
     yield from until(lambda: not queue.tickets(), "the job ends")
 
 
@@ -210,14 +281,12 @@ def another_file() -> Iterator[float]:
     bpy.ops.wm.save_as_mainfile(filepath=path)
     bpy.context.scene.dreamlathe.prompt = "a yellow duck that takes a while"
     bpy.ops.wm.save_mainfile()
-    invoke(bpy.ops.dreamlathe.generate)
+    press(bpy.ops.dreamlathe.generate)
     yield from until(lambda: supervisor.job().status.step > 1, "the job advances")
     bpy.ops.wm.open_mainfile(filepath=path)
     yield 0.5
     assert queue.busy()
-    for region in view().regions:
-        if region.type == "UI":
-            region.active_panel_category = "Dreamlathe"
+    tab()
     yield from until(lambda: not queue.busy(), "the job ends")
     assert supervisor.job().status.state == "finished", supervisor.job().status
     assert any(each.name.startswith("a yellow duck") for each in bpy.data.objects)
@@ -242,12 +311,12 @@ def edit_mode() -> Iterator[float]:
     with bpy.context.temp_override(window=window, area=area, region=region):
         bpy.ops.mesh.primitive_cube_add()
         bpy.ops.object.mode_set(mode="EDIT")
-    assert invoke(bpy.ops.dreamlathe.generate) == {"FINISHED"}
+    assert press(bpy.ops.dreamlathe.generate) == {"FINISHED"}
     yield from until(lambda: not queue.busy(), "the job ends")
     yield 0.3
     assert "a red duck" in bpy.data.objects
     assert bpy.context.view_layer.objects.active.mode == "EDIT"
-    assert invoke(bpy.ops.dreamlathe.result_select) == {"FINISHED"}
+    assert press(bpy.ops.dreamlathe.result_select) == {"FINISHED"}
     assert bpy.context.view_layer.objects.active.name == "a red duck"
     with bpy.context.temp_override(window=window, area=area, region=region):
         bpy.ops.object.mode_set(mode="OBJECT")
@@ -257,7 +326,7 @@ def edit_mode() -> Iterator[float]:
 def failure() -> Iterator[float]:
     """A failed job says so in the panel."""
     bpy.context.scene.dreamlathe.prompt = "a duck that dies"
-    assert invoke(bpy.ops.dreamlathe.generate) == {"FINISHED"}
+    assert press(bpy.ops.dreamlathe.generate) == {"FINISHED"}
     yield from until(lambda: not queue.busy(), "the job ends")
     assert supervisor.job().status.state == "failed"
     drawn.clear()
@@ -266,29 +335,5 @@ def failure() -> Iterator[float]:
     yield from picture("failed")
 
 
-def leave(code: int) -> None:
-    """End Blender at once; quitting through its menu would always give 0."""
-    supervisor.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
-steps = story()
-
-
-def go_on() -> float | None:
-    """The story's next moment."""
-    try:
-        return next(steps)
-    except StopIteration:
-        print("window: all is well")
-        leave(0)
-    except BaseException:  # noqa: BLE001 - whatever it is, it must not leave a Blender behind
-        traceback.print_exc()
-        leave(1)
-    return None
-
-
 watch_drawing()
-bpy.app.timers.register(go_on, first_interval=1.0, persistent=True)
+stage.tell(story(), "window: all is well")

@@ -89,6 +89,9 @@ def test_a_checkpoint_in_one_file(found: Any, settings: Any, tmp_path: Path) -> 
     assert "does not exist" in problem.text
     (tmp_path / "tuned.safetensors").write_bytes(b"weights")
     assert found() == []
+    settings.source = "BOTH"  # a model of pictures is a folder
+    settings.view_model = settings.model
+    assert any("model for pictures's folder does not exist" in problem.text for problem in found())
 
 
 def test_no_cameras(found: Any, settings: Any) -> None:
@@ -133,7 +136,24 @@ def test_no_environment(found: Any) -> None:
     preferences.python = "/no/such/python"
     (problem,) = found()
     assert "There is no Python at" in problem.text
-    assert problem.repairs[0].operator == "preferences.addon_show"
+    assert [each.operator for each in problem.repairs] == ["preferences.addon_show"]
+
+
+def test_no_environment_yet(found: Any, extension: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Set Up is offered, once Blender may go online."""
+    preferences: Any = bpy.context.preferences.addons["bl_ext.user_default.dreamlathe"].preferences
+    preferences.python = ""
+    monkeypatch.delenv("DREAMLATHE_PYTHON", raising=False)
+    monkeypatch.setattr(extension("bridge.environment"), "ROOT", tmp_path)
+    monkeypatch.setattr(extension("preferences"), "find_python", lambda *_, **__: _missing(extension))
+    (problem,) = found()
+    wanted = "dreamlathe.environment_set_up" if bpy.app.online_access else "extensions.userpref_allow_online"
+    assert [each.operator for each in problem.repairs] == [wanted, "preferences.addon_show"]
+    assert bpy.ops.dreamlathe.environment_set_up.poll() == bpy.app.online_access
+
+
+def _missing(extension: Any) -> Path:
+    raise extension("backend.errors").SetupError("The Python of the backend is not known.")
 
 
 def test_no_room(found: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,8 +36,8 @@ def requests_of(module: Any) -> st.SearchStrategy[Any]:
     def value(item: Any, kind: Any) -> st.SearchStrategy[Any]:
         if typing.get_origin(kind) is Literal:
             return st.sampled_from(typing.get_args(kind))
-        if kind is bool:
-            return st.booleans()
+        if kind in (bool, str):
+            return st.booleans() if kind is bool else text
         low, high = item.metadata["low"], item.metadata["high"]
         if kind is int:
             return st.integers(int(low), int(high))
@@ -45,11 +45,12 @@ def requests_of(module: Any) -> st.SearchStrategy[Any]:
             return number(low, high)
         return st.tuples(*[number(low, high)] * 2).map(lambda pair: tuple(sorted(pair)))
 
+    text = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), max_size=40)
+
     def section(kind: Any) -> st.SearchStrategy[Any]:
         hints = typing.get_type_hints(kind)
         return st.builds(kind, **{item.name: value(item, hints[item.name]) for item in dataclasses.fields(kind)})
 
-    text = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), max_size=40)
     return st.builds(
         module.Request,
         prompt=text.filter(str.strip),
@@ -64,6 +65,7 @@ def requests_of(module: Any) -> st.SearchStrategy[Any]:
         mesh=section(module.MeshSettings),
         view_model=text.filter(str.strip),
         view_guidance=section(module.ViewGuidanceSettings),
+        loading=section(module.LoadingSettings),
         reference=section(module.ReferenceSettings),
     )
 
@@ -95,7 +97,9 @@ def test_choosing_a_preset_sets_optimization_refinement_and_mesh_alone(extension
         assert (request.prompt, request.guidance.guidance_scale) == ("a cat", 7.0)
 
 
-@pytest.mark.parametrize("name", ["orbit", "guidance", "optimize", "refine", "mesh", "view_guidance", "reference"])
+@pytest.mark.parametrize(
+    "name", ["orbit", "guidance", "optimize", "refine", "mesh", "view_guidance", "loading", "reference"]
+)
 def test_every_setting_is_there_with_its_bounds_and_a_sentence(settings: Any, name: str) -> None:
     kind: Any = type(getattr(plain.Request(prompt="a"), name))
     properties = getattr(settings, name).bl_rna.properties

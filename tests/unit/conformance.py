@@ -13,10 +13,31 @@ from torch import Tensor
 
 from backend.cameras import CameraBatch, orbit_cameras
 from backend.errors import ModelError
-from backend.guidance import GuidanceResult
+from backend.guidance import GuidanceResult, Painter, load_guidance
+from backend.guidance.text_guidance import TextGuidance
+from backend.request import GuidanceSettings, LoadingSettings
 
+CPU = torch.device("cpu")
+SIDE = 16
+PLAIN = GuidanceSettings(perp_neg="off", guidance_scale=7.5, timestep_range=(0.1, 0.9), timestep_anneal="none")
+SMALL = LoadingSettings(image_size=SIDE)
 Damage = Callable[[Path], object]
 """Breaks a model's folder."""
+
+
+def load(
+    folder: Path,
+    settings: GuidanceSettings = PLAIN,
+    negative: str = "ugly",
+    prompt: str = "a red duck",
+    **more: Any,
+) -> Any:
+    """A guidance of any family that reads a prompt, shown small pictures."""
+    more.setdefault("loading", SMALL)
+    guidance = load_guidance(str(folder), prompt, negative, settings, CPU, **more)
+    assert isinstance(guidance, TextGuidance)
+    assert isinstance(guidance, Painter)
+    return guidance
 
 
 def cameras(*azimuth: float, elevation: float = 10.0, distance: float = 3.0) -> CameraBatch:

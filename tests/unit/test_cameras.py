@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from backend.cameras import fixed_cameras, orbit_cameras, rays, sample_fixed, sample_orbit, world_to_ndc
+from backend.cameras import fixed_cameras, joined, orbit_cameras, rays, sample_fixed, sample_orbit, world_to_ndc
 from backend.errors import RequestError
 from backend.request import FixedCamera, OrbitRig
 
@@ -214,6 +214,7 @@ def test_fixed_cameras_take_turns() -> None:
     rng = np.random.default_rng(0)
     drawn = sample_fixed(cameras, 7, rng).position[:, 0].round().astype(int)
     assert sorted(drawn[:3]) == sorted(drawn[3:6]) == [2, 3, 4]
+    assert list(sample_fixed(cameras, 7, rng).prompt) == [0] * 7
     firsts = {int(sample_fixed(cameras, 1, rng).position[0, 0].round()) for _ in range(50)}
     assert firsts == {2, 3, 4}
 
@@ -225,3 +226,13 @@ def test_broken_cameras_are_refused() -> None:
     for bad in (good * [[2.0, 1, 1, 1]], good * [[-1.0, 1, 1, 1]], good + np.eye(4)):
         with pytest.raises(RequestError, match="Eye"):
             fixed_cameras([fixed((0.0, -3.0, 1.0)), FixedCamera(rows(bad), (2.0, 2.0), name="Eye")])
+
+
+def test_prompts_of_their_own_follow_the_cameras() -> None:
+    words = ("", "a face", "a tail", " a face")
+    cameras = [replace(fixed((x + 3.0, -3.0, 1.0)), prompt=text) for x, text in enumerate(words)]
+    assert list(fixed_cameras(cameras).prompt) == [0, 1, 2, 1]
+    drawn = sample_fixed(cameras, 9, np.random.default_rng(0))
+    places = drawn.position[:, 0].round().astype(int) - 3
+    assert list(drawn.prompt) == [(0, 1, 2, 1)[place] for place in places]
+    assert list(joined([drawn[2:4], orbit_cameras([0.0], 0.0, 3.0, 40.0)]).prompt) == [*drawn.prompt[2:4], 0]

@@ -45,11 +45,16 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def load(
-    folder: Path, told: list[str] | None = None, prompt: str = "a red duck", side: int = 16, **loading: Any
+    folder: Path,
+    told: list[str] | None = None,
+    prompt: str = "a red duck",
+    side: int = 16,
+    own: tuple[str, ...] = (),
+    **loading: Any,
 ) -> Any:
     tell = (lambda _: None) if told is None else told.append
     chosen = LoadingSettings(image_size=side, **loading)
-    return load_guidance(str(folder), prompt, "", GuidanceSettings(), CPU, False, chosen, tell)
+    return load_guidance(str(folder), prompt, "", GuidanceSettings(), CPU, False, chosen, tell, own)
 
 
 @pytest.mark.parametrize("name", ["sd15", "sdxl", "if", "sd3", "flux dev"])
@@ -324,6 +329,20 @@ def test_a_changed_model_is_asked_anew(cache: Path, tmp_path: Path):
     changed_weights("text_encoder", lambda w: {k: v * 1.5 for k, v in w.items()})(folder)
     load(folder)
     assert len(list(cache.iterdir())) == 2
+
+
+def test_words_of_cameras_are_kept_too(folders: dict[str, Path], cache: Path):
+    alone = load(folders["sdxl"]).text
+    for prompts in (("a blue car", "a car"), ("a car", "a blue car")):
+        made, kept = (load(folders["sdxl"], own=prompts).text for _ in range(2))
+        assert kept.views.shape[0] == kept.pooled_views.shape[0] == 12
+        assert torch.equal(kept.views, made.views)
+        assert torch.equal(kept.pooled_views, made.pooled_views)
+        torch.testing.assert_close(kept.views[:4], alone.views)
+        whole = load(folders["sdxl"], prompt=prompts[1]).text
+        torch.testing.assert_close(kept.views[8:], whole.views)
+        torch.testing.assert_close(kept.pooled_views[8:], whole.pooled_views)
+    assert len(list(cache.iterdir())) == 5  # the order of the cameras' prompts counts
 
 
 def test_small_text_encoders_are_not_kept(folders: dict[str, Path], cache: Path, monkeypatch: pytest.MonkeyPatch):

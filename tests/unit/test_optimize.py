@@ -192,16 +192,20 @@ def test_fixed_cameras_are_used_when_given(tmp_path: Path) -> None:
         FixedCamera(tuple(map(tuple, pose.astype(float).tolist())), (float(focal[0]), float(focal[1])))
         for pose, focal in zip(poses.camera_to_world, poses.focal, strict=True)
     )
+    cameras = (cameras[0], dataclasses.replace(cameras[1], prompt="its side"))
     seen: list[float] = []
+    asked: set[tuple[float, int]] = set()
 
     class Watch(SilhouetteGuidance):
         def gradient(self, images: Tensor, cameras: Any, progress: float, generator: torch.Generator) -> GuidanceResult:
             seen.extend(np.round(cameras.azimuth, 3).tolist())
+            asked.update(zip(np.round(cameras.azimuth, 3).tolist(), cameras.prompt.tolist(), strict=True))
             return super().gradient(images, cameras, progress, generator)
 
     request = small_request(8, batch_size=2).replace(cameras=cameras).validated()
     optimize(request, tmp_path, Watch(), CPU, lambda _: None, lambda: False)
     assert set(seen) == {0.0, 70.0}
+    assert asked == {(0.0, 0), (70.0, 1)}
 
 
 def at(number: int, **spoiled: Any) -> Spoil:

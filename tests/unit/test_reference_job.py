@@ -15,14 +15,15 @@ from PIL import Image
 
 import backend.guidance
 from backend import cli
+from backend.cameras import orbit_cameras
 from backend.errors import Cancelled, ModelError, OutputError, PictureError, RequestError
 from backend.events import Event, Message, Phase, Preview, Progress
 from backend.guidance.combined import CombinedGuidance
 from backend.guidance.zero123 import Zero123Guidance
 from backend.job import _load_guidance, run_job
-from backend.reference import ReferenceImage, resolved
+from backend.reference import FixedCamera, ReferenceImage, resolved
 from backend.reference_files import bind, prepare
-from backend.request import ReferenceSettings, Request, ViewGuidanceSettings
+from backend.request import LoadingSettings, ReferenceSettings, Request, ViewGuidanceSettings
 from tests.unit import tiny_model, tiny_zero123
 from tests.unit.reference_world import write_picture
 from tests.unit.silhouette import small_request
@@ -356,6 +357,16 @@ def test_prompt_and_picture_guide_together(picture: Path, view_model: Path, text
     )
     assert type(guidance_of(request.replace(view_model="none"))).__name__ == "StableDiffusionGuidance"
     assert guidance_of(SMALL.replace(references=request.references)) is None
+
+
+def test_prompts_of_cameras_reach_the_model(picture: Path, text_model: Path) -> None:
+    pose = tuple(map(tuple, orbit_cameras([30.0], 10.0, 3.0, 40.0).camera_to_world[0].astype(float).tolist()))
+    seen = tuple(FixedCamera(pose, (2.0, 2.0), prompt=words) for words in ("", "a blue car", "a car"))
+    request = guided(picture, "none", prompt="a red duck", model=str(text_model), cameras=seen)
+    request = request.replace(loading=LoadingSettings(image_size=8))
+    guidance = guidance_of(request)
+    assert len(guidance.text.views) == 12
+    assert guidance.image_size == (8, 8)
 
 
 def test_a_guided_job_resumes_to_the_same_mesh(

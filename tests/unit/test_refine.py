@@ -184,3 +184,10 @@ def test_a_second_part_that_was_ended_goes_on_to_the_same_result(tmp_path: Path,
     assert all(
         torch.equal(a, b) for a, b in zip(whole[0].state_dict().values(), resumed[0].state_dict().values(), strict=True)
     )
+
+
+def test_paintings_keep_the_prompt_of_their_camera() -> None:
+    paintings = Paintings(RefineSettings(views=4), 16, torch.device("cpu"))
+    drawn = dataclasses.replace(orbit_cameras([0.0, 50.0, 90.0, 180.0], 10.0, 3.0, 40.0), own_prompt=np.arange(4))
+    paintings.aim(drawn, np.random.default_rng(0))
+    assert list(paintings.cameras([3, 1]).prompt) == [3, 1]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from backend import request as module
 from backend.errors import RequestError
-from backend.reference import ReferenceImage
+from backend.reference import ReferenceImage, camera_prompts
 from backend.request import FixedCamera, MeshSettings, OptimizeSettings, OrbitRig, Request, preset
 
 GROUPS: dict[str, Any] = {
@@ -270,3 +270,14 @@ def test_importing_it_loads_nothing_heavy() -> None:
     code = "import sys, backend.request, backend.events; print({'torch', 'numpy', 'numba'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_cameras_own_prompt() -> None:
+    own = dataclasses.replace(CAMERA, prompt=" a face ")
+    cameras = (CAMERA, own, dataclasses.replace(own, prompt="a tail"), own)
+    request = Request("a red duck", cameras=cameras).validated()
+    assert camera_prompts(request.cameras) == ("a face", "a tail")
+    assert Request.from_json(request.to_json()) == request
+    assert request.digest() != request.replace(cameras=(CAMERA,) * 4).digest()
+    with pytest.raises(RequestError, match="prompt of its own"):
+        Request("", cameras=cameras, references=(ReferenceImage("a.png"),)).validated()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend import schedules
-from backend.request import OptimizeSettings
+from backend.request import OptimizeSettings, OrbitRig, Request
 
 
 @given(st.integers(1, 5000), st.integers(1, 24))
@@ -73,3 +73,25 @@ def test_the_learning_rate_falls_in_the_second_half():
     assert factors[75] == pytest.approx(0.6)
     assert factors[100] == pytest.approx(0.2)
     assert all(later <= earlier for earlier, later in itertools.pairwise(factors))
+
+
+def test_a_growing_orbit_starts_near_the_front_and_becomes_whole() -> None:
+    request = Request("a duck", optimize=OptimizeSettings(iterations=101, view_growth=0.5))
+    ranges = [schedules.orbit(step, request).azimuth for step in range(101)]
+    widths = [high - low for low, high in ranges]
+    assert ranges[0] == pytest.approx((-180 * schedules.FIRST_VIEWS, 180 * schedules.FIRST_VIEWS))
+    assert widths == sorted(widths)
+    assert ranges[49][1] < 180 and all(each == (-180.0, 180.0) for each in ranges[50:])
+
+
+def test_a_growing_orbit_stays_within_a_range_that_has_no_front() -> None:
+    rig = OrbitRig(azimuth=(40.0, 120.0))
+    request = Request("a duck", orbit=rig, optimize=OptimizeSettings(iterations=11, view_growth=1.0))
+    ranges = [schedules.orbit(step, request).azimuth for step in range(11)]
+    assert all(low == 40.0 and 40.0 < high <= 120.0 for low, high in ranges)
+    assert ranges[0][1] == pytest.approx(40 + 80 * schedules.FIRST_VIEWS) and ranges[-1] == rig.azimuth
+
+
+def test_an_orbit_that_does_not_grow_is_the_requests_own() -> None:
+    request = Request("a duck")
+    assert schedules.orbit(0, request) is request.orbit

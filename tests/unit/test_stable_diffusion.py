@@ -324,3 +324,37 @@ def test_automatic_perp_neg_is_off_where_the_camera_is_told(tiny: Any):
     assert len(seeing.condition(where).negatives.sample) == 0
     asked = GuidanceSettings(perp_neg="stable-dreamfusion")
     assert len(StableDiffusionGuidance(seeing.networks, tiny.text, asked).condition(where).negatives.sample) > 0
+
+
+def test_a_camera_is_asked_by_its_own_prompt(written: Path):
+    """Two prompts in one batch give what each gives alone, its Perp-Neg negatives included."""
+    both, where = load(written, camera_prompts=("a blue car",)), cameras(30.0, 150.0)
+    mixed = both.condition(replace(where, own_prompt=np.array([0, 1])))
+    for index, prompt in enumerate(("a red duck", "a blue car")):
+        alone = load(written, prompt=prompt).condition(where[index : index + 1])
+        rows = mixed.negatives.sample == index
+        assert len(alone.negatives) == int(rows.sum()) > 0
+        torch.testing.assert_close(mixed.tokens[2 + index], alone.tokens[1])
+        torch.testing.assert_close(mixed.tokens[4:][rows], alone.tokens[2:])
+
+
+def test_a_cameras_prompt_that_does_not_fit_loses_words_too(written: Path):
+    told: list[str] = []
+    fitting = " ".join(["red"] * (TOKENS - 5))
+    cut = load(written, camera_prompts=("a blue car", f"{fitting} duck"), tell=told.append)
+    assert f'The prompt of a camera is too long for the text_encoder, which reads {TOKENS} tokens: "duck" is' in told[0]
+    assert not any("too long" in text for text in told[1:])
+    torch.testing.assert_close(cut.text.views[8:], load(written, prompt=fitting).text.views)
+    with pytest.raises(RequestError, match=r"The prompt of a camera is too long.*not one word fits"):
+        load(written, camera_prompts=("q" * 40,))
+
+
+def test_many_prompts_are_encoded_in_parts(written: Path):
+    prompts = [f"a {colour} {thing}" for colour in ("red", "blue") for thing in ("duck", "car")] * 3
+    texts = load(written, prompt="a duck", negative="ugly", camera_prompts=prompts).text
+    assert texts.views.shape[0] == 4 * 13
+    alone = load(written, prompt="a duck", negative="ugly").text
+    torch.testing.assert_close(texts.views[:4], alone.views)
+    torch.testing.assert_close(texts.unconditional, alone.unconditional)
+    torch.testing.assert_close(texts.views[4:8], texts.views[20:24])
+    assert not torch.allclose(texts.views[4:8], texts.views[8:12])

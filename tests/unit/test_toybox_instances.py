@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from backend.picture.framing import BALL_FILL
 from backend.toybox.captions import WORDS
 from backend.toybox.held_out import HELD_OUT_KINDS
 from backend.toybox.instances import COMPOSITE, COMPOSITE_SHARE, FILL, held_out, make_instance, random_colour
 from backend.toybox.kinds import KINDS
-from backend.toybox.world import BALL_FILL
 
 EVERY = (*KINDS, *HELD_OUT_KINDS, COMPOSITE)
 

@@ -66,3 +66,11 @@ def test_embeddings_are_interpolated_token_by_token():
     mixed = text.interpolated(view_weights([0.0, 30.0, -135.0, 20.0], [0.0, 0.0, 0.0, 75.0], 60.0))
     expected = torch.stack([views[0], views[0] * 2 / 3 + views[1] / 3, views[1] / 2 + views[2] / 2, views[3]])
     torch.testing.assert_close(mixed, expected)
+
+
+def test_each_sample_has_the_views_of_its_own_prompt():
+    views = torch.randn(12, 5, 7, generator=torch.Generator().manual_seed(0))
+    shares = view_weights([0.0, 30.0, 30.0], [0.0, 0.0, 0.0], 60.0)
+    mixed = TextEmbeddings(views, torch.zeros(5, 7)).interpolated(shares, np.array([2, 0, 1]))
+    expected = torch.stack([views[8], views[0] * 2 / 3 + views[1] / 3, views[4] * 2 / 3 + views[5] / 3])
+    torch.testing.assert_close(mixed, expected)

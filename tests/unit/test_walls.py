@@ -75,8 +75,8 @@ STRANGERS = {
         "job",
     },
 }
-WAYS_IN = {"worker", "cli", "doctor", "__main__"}
-STANDARD_LIBRARY_ONLY = {"errors", "settings", "reference", "request", "events", "files", "job_log"}
+WAYS_IN = {"worker", "cli", "doctor", "installer", "__main__"}
+STANDARD_LIBRARY_ONLY = {"errors", "settings", "reference", "request", "events", "files", "job_log", "installer"}
 NUMPY_ONLY = {"cameras"}
 WITHOUT_TENSORS = {"picture", "reference_files"}
 
