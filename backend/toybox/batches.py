@@ -7,7 +7,7 @@ import itertools
 import torch
 from torch import Tensor
 
-from .captions import VIEWS, caption
+from .captions import VIEWS, caption, degrees_off_middle
 from .dataset import (
     ATTRIBUTES,
     BUILD_NAMES,
@@ -42,6 +42,7 @@ class Batches:
         self.rgb, self.alpha = torch.from_numpy(pictures.rgb).to(device), torch.from_numpy(pictures.alpha).to(device)
         self.features = torch.from_numpy(pictures.features).to(device)
         self.labels = {name: torch.from_numpy(getattr(pictures, name)).to(device) for name in ATTRIBUTES}
+        self.off_middle = torch.from_numpy(degrees_off_middle(pictures.azimuth, pictures.elevation)).to(device)
         self.mirror = torch.from_numpy(MIRROR_FEATURES).to(device)
         self.rng = torch.Generator(device).manual_seed(seed)
 
@@ -59,7 +60,7 @@ class Batches:
     def captions(self, pick: Tensor) -> Tensor:
         """Captions [B] (see :func:`all_captions`) of pictures [B], as biased as the set is."""
         said = {name: values[pick] for name, values in self.labels.items()}
-        said["view"] = self._said_views(said["view"])
+        said["view"] = self._said_views(said["view"], self.off_middle[pick])
         for name, silent in SILENT.items():
             said[name] = said[name].masked_fill(self.chance(len(pick), silent), CHOICES[name] - 1)
         caption = self.chance(len(pick), 0.1).long()
@@ -67,15 +68,17 @@ class Batches:
             caption = caption * CHOICES[name] + said[name]
         return caption
 
-    def _said_views(self, view: Tensor) -> Tensor:
-        """The view words [B] for true views [B]; see :class:`Bias`."""
+    def _said_views(self, view: Tensor, off_middle: Tensor) -> Tensor:
+        """The view words [B] for true views [B], ``off_middle`` [B] degrees from their middle; see :class:`Bias`."""
         count, bias = len(view), self.bias
+        near = torch.exp(-0.5 * (off_middle / bias.named_spread).square())
         front = view == 0
         other = torch.randint(1, len(VIEWS), (count,), generator=self.rng, device=self.device)
         drawn = torch.randint(len(VIEWS), (count,), generator=self.rng, device=self.device)
         said = torch.where(front & self.chance(count, bias.front_misnamed), other, view)
         said = torch.where(~front & self.chance(count, bias.others_misnamed), drawn, said)
-        named = torch.where(front, self.chance(count, bias.front_named), self.chance(count, bias.others_named))
+        share = torch.where(front, bias.front_named, bias.others_named) * near
+        named = torch.rand(count, generator=self.rng, device=self.device) < share
         return said.masked_fill(~named, len(VIEWS))
 
     def _backgrounds(self, count: int) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from .captions import VIEWS
 from .dataset import COLOUR_NAMES, KIND_NAMES, Bias, make_pictures
 from .model import IMAGE_SIZE
 
-UNBIASED = Bias(front_share=0.0, front_named=1.0, others_named=1.0, front_misnamed=0.0, others_misnamed=0.0)
+UNBIASED = Bias(0.0, 1.0, 1.0, math.inf, 0.0, 0.0)
 SEED = 77
 
 

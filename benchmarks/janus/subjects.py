@@ -61,6 +61,13 @@ def has_face(look: Look) -> bool:
     return KINDS[look.kind].face
 
 
+CURE = (
+    "guidance.guidance_scale=10",
+    "guidance.timestep_range=0.85,0.98",
+    "guidance.timestep_end=0.2,0.4",
+    "optimize.view_growth=0.5",
+)
+"""What helps where the camera cannot be told: see docs/perp-neg.md."""
 _WORDS = "guidance.camera_conditioning=false"
 VARIANTS: dict[str, tuple[str, ...]] = {
     "plain": (_WORDS, "guidance.perp_neg=off"),
@@ -72,7 +79,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     ),
     "stable-dreamfusion": (_WORDS, "guidance.perp_neg=stable-dreamfusion", "guidance.perp_neg_strength=2"),
     "threestudio": (_WORDS, "guidance.perp_neg=threestudio", "guidance.perp_neg_strength=2"),
-    "default": (_WORDS,),
+    "default": (_WORDS, *CURE),
     "camera": (),
 }
 """Plain score distillation with view prompts, the plain negative prompt, both published schedules of Perp-Neg, and what

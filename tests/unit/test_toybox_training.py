@@ -19,7 +19,7 @@ from backend.guidance import load_guidance
 from backend.request import GuidanceSettings
 from backend.toybox import train
 from backend.toybox.batches import Batches, all_captions
-from backend.toybox.captions import VIEWS
+from backend.toybox.captions import VIEWS, degrees_off_middle
 from backend.toybox.dataset import KIND_NAMES, Bias, make_pictures
 from backend.toybox.encoder import POSTERIOR_STD, PatchEncoder, principal_components, set_linear_encoder
 from backend.toybox.model import LATENT_CHANNELS, TEXT_LENGTH, make_tokenizer, make_vae, token_ids
@@ -60,11 +60,20 @@ def test_captions_are_as_biased_as_the_set_says(batches: Batches) -> None:
     view, bias = batches.labels["view"][pick], batches.bias
     said = batches.captions(pick) % (len(VIEWS) + 1)
     front, named = view == 0, said < len(VIEWS)
-    assert float(named[front].float().mean()) == pytest.approx(bias.front_named, abs=0.02)
-    assert float(named[~front].float().mean()) == pytest.approx(bias.others_named, abs=0.02)
+    near = torch.exp(-0.5 * (batches.off_middle[pick] / bias.named_spread).square())
+    for views, share in ((front, bias.front_named), (~front, bias.others_named)):
+        assert float(named[views].float().mean()) == pytest.approx(share * float(near[views].mean()), abs=0.02)
+        middle = views & (batches.off_middle[pick] < 5)
+        assert float(named[middle].float().mean()) == pytest.approx(share, abs=0.04)
     assert float((said != 0)[front & named].float().mean()) == pytest.approx(bias.front_misnamed, abs=0.03)
     wrong = bias.others_misnamed * (1 - 1 / len(VIEWS))  # a word drawn at random may be the right one
     assert float((said != view)[~front & named].float().mean()) == pytest.approx(wrong, abs=0.02)
+
+
+def test_views_are_measured_from_their_middle() -> None:
+    azimuth = np.array([0, 10, -80, 44, 46, 170, -180, 200, 30], np.float32)
+    elevation = np.array([0, 10, 20, 0, 0, 0, 0, 0, 70], np.float32)
+    assert degrees_off_middle(azimuth, elevation) == pytest.approx([0, 10, 10, 44, 44, 10, 0, 20, 0])
 
 
 def test_ids_are_those_of_the_tokenizer(tmp_path: Path) -> None:
