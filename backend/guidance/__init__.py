@@ -62,7 +62,7 @@ def load_guidance(
         for text in (prompt, negative_prompt, *camera_prompts):
             words.check(text)
     with networks.quiet():
-        added = loras.read_loras(loading.loras, room.PIPELINE)
+        added = loras.read_loras(loading.loras, folder.family)
         loras.check_used(added, tuple(folder.classes))
         how = networks.Loading(device, loading, allow_download, tell, added)
         guidance = room.load(folder, encoders.Texts(prompt, negative_prompt, tuple(camera_prompts)), settings, how)

@@ -6,7 +6,7 @@ The stages that follow make its pictures larger; a gradient needs none of them.
 from __future__ import annotations
 
 import torch
-from diffusers import IFPipeline, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from ..errors import ModelError
@@ -20,7 +20,6 @@ from .text_encoders import T5_TOKENIZERS, Texts, embeddings, encode_once, open_t
 from .text_guidance import Networks, TextGuidance
 from .view_prompts import TextEmbeddings
 
-PIPELINE = IFPipeline
 TOKENS = 77
 """It was trained with so many, though T5 reads more."""
 _HINT = "Choose the first stage of DeepFloyd IF (IF-I-…)."

@@ -7,7 +7,7 @@ the prompt and the negative prompt comes on top, as diffusers' ``true_cfg_scale`
 from __future__ import annotations
 
 import torch
-from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel
+from diffusers import AutoencoderKL, FluxTransformer2DModel
 from torch import Tensor
 
 from ..errors import ModelError
@@ -21,7 +21,6 @@ from .text_encoders import CLIP_TOKENIZERS, T5_TOKENIZERS, Texts, embeddings, en
 from .text_guidance import Networks, TextGuidance
 from .view_prompts import TextEmbeddings
 
-PIPELINE = FluxPipeline
 T5_TOKENS = 512
 OWN_CELLS = 128
 """Latent cells along a side of the pictures it was trained on; its config does not say."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -85,12 +86,16 @@ def parse_loras(text: str) -> list[tuple[Path, float]]:
     return found
 
 
-def read_loras(text: str, pipeline: Any) -> tuple[Lora, ...]:
-    """Read the LoRAs that a request names, as LoRAs for ``pipeline`` (a pipeline's class of diffusers).
+def read_loras(text: str, pipeline: str) -> tuple[Lora, ...]:
+    """Read the LoRAs that a request names, as LoRAs for ``pipeline`` (the name of a pipeline of diffusers).
 
     Raises ModelError for a file that is missing, no LoRA or pickled, and RequestError for a weight that is no number.
     """
-    return tuple(_read(path, scale, pipeline) for path, scale in parse_loras(text))
+    named = parse_loras(text)
+    if not named:
+        return ()
+    reader: Any = getattr(diffusers, pipeline)  # seconds to import, and for LoRAs alone
+    return tuple(_read(path, scale, reader) for path, scale in named)
 
 
 def _read(path: Path, scale: float, pipeline: Any) -> Lora:

@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
 from diffusers.loaders.single_file_utils import fetch_diffusers_config
 from huggingface_hub import snapshot_download
@@ -19,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..errors import ModelError
 from ..threads import cache_folder
-from .families import FAMILIES, module_of
+from .families import FAMILIES
 from .fetch import INDEX, MOVED, in_cache
 from .memory import Tell
 from .weights import check_safetensors
@@ -69,9 +70,9 @@ def _convert(path: Path, configuration: Path, target: Path) -> None:
     family = FAMILIES.get(name)
     if family is None or family.shown != "prompt":
         raise ModelError(f"{path} is a {name}, which cannot guide.", "Choose a text-to-image model.")
-    pipeline: Any = module_of(family).PIPELINE
     try:
         with quiet():
+            pipeline: Any = getattr(diffusers, name)
             made = pipeline.from_single_file(
                 str(path), config=str(configuration), local_files_only=True, torch_dtype=_dtype(path)
             )

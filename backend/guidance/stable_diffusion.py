@@ -6,7 +6,7 @@ Everything is read from a folder in the layout of diffusers; nothing here depend
 from __future__ import annotations
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 
 from ..errors import ModelError
@@ -31,7 +31,6 @@ from .text_encoders import CLIP_TOKENIZERS, Texts, embeddings, encode_once, open
 from .text_guidance import Networks, TextGuidance
 from .view_prompts import TextEmbeddings
 
-PIPELINE = StableDiffusionPipeline
 _HINT = "Choose a Stable Diffusion 1.x or 2.x model."
 _PARTS = {
     "tokenizer": CLIP_TOKENIZERS,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from diffusers import AutoencoderKL, SD3Transformer2DModel, StableDiffusion3Pipeline
+from diffusers import AutoencoderKL, SD3Transformer2DModel
 from torch import Tensor
 from torch.nn import functional
 
@@ -18,7 +18,6 @@ from .text_encoders import CLIP_TOKENIZERS, T5_TOKENIZERS, Texts, embeddings, en
 from .text_guidance import Networks, TextGuidance
 from .view_prompts import TextEmbeddings
 
-PIPELINE = StableDiffusion3Pipeline
 T5_TOKENS = 256
 _HINT = "Choose a Stable Diffusion 3 or 3.5 model."
 _PARTS = {

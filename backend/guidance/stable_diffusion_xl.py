@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 
 from ..errors import ModelError
@@ -28,7 +28,6 @@ from .text_encoders import CLIP_TOKENIZERS, Texts, embeddings, encode_once, open
 from .text_guidance import Networks, TextGuidance
 from .view_prompts import TextEmbeddings
 
-PIPELINE = StableDiffusionXLPipeline
 _HINT = "Choose a Stable Diffusion XL base model or a fine-tune of it."
 _PARTS = {
     "tokenizer": CLIP_TOKENIZERS,
