@@ -61,25 +61,24 @@ def has_face(look: Look) -> bool:
     return KINDS[look.kind].face
 
 
-CURE = (
+_WORDS = (
+    "guidance.camera_conditioning=false",
     "guidance.guidance_scale=10",
-    "guidance.timestep_range=0.85,0.98",
-    "guidance.timestep_end=0.2,0.4",
-    "optimize.view_growth=0.5",
+    "refine.guidance_scale=6",
+    "refine.strength=0.6",
+    "refine.strength_end=0.3",
+    "refine.visits=3",
 )
-"""What helps where the camera cannot be told: see docs/perp-neg.md."""
-_WORDS = "guidance.camera_conditioning=false"
+"""The camera is not told; from words alone more guidance is needed, and paintings that leave more as it is."""
+CURE = ("guidance.timestep_range=0.5,0.98", "guidance.timestep_end=0.2,0.4", "optimize.view_growth=0.5")
+"""What helps beside Perp-Neg: see docs/perp-neg.md."""
+_PUBLISHED = "guidance.perp_neg_strength=2"
 VARIANTS: dict[str, tuple[str, ...]] = {
-    "plain": (_WORDS, "guidance.perp_neg=off"),
-    "negative": (
-        _WORDS,
-        "guidance.perp_neg=stable-dreamfusion",
-        "guidance.perp_neg_strength=2",
-        "guidance.negatives=whole",
-    ),
-    "stable-dreamfusion": (_WORDS, "guidance.perp_neg=stable-dreamfusion", "guidance.perp_neg_strength=2"),
-    "threestudio": (_WORDS, "guidance.perp_neg=threestudio", "guidance.perp_neg_strength=2"),
-    "default": (_WORDS, *CURE),
+    "plain": (*_WORDS, "guidance.perp_neg=off"),
+    "negative": (*_WORDS, "guidance.perp_neg=stable-dreamfusion", _PUBLISHED, "guidance.negatives=whole"),
+    "stable-dreamfusion": (*_WORDS, "guidance.perp_neg=stable-dreamfusion", _PUBLISHED),
+    "threestudio": (*_WORDS, "guidance.perp_neg=threestudio", _PUBLISHED),
+    "default": (*_WORDS, *CURE),
     "camera": (),
 }
 """Plain score distillation with view prompts, the plain negative prompt, both published schedules of Perp-Neg, and what
