@@ -150,3 +150,5 @@ def test_the_window(home: Path, tmp_path: Path) -> None:
     done = blender(home, *script, start=WINDOW, timeout=300)
     assert done.returncode == 0, done.stderr + done.stdout
     assert "window: all is well" in done.stdout
+    assert "Traceback" not in done.stderr, done.stderr  # of a draw or a handler, which Blender swallows
+    print(*(line for line in done.stdout.splitlines() if line.startswith("window:")), sep="\n")  # shown by pytest -rP
