@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -142,6 +142,8 @@ def save_folder(
     folder: Path, vae: Any, unet: Any, text_encoder: Any, tokenizer: Any, projection: CameraProjection
 ) -> None:
     """Write an ordinary StableDiffusionPipeline folder in fp16 safetensors, with the camera projection beside it."""
+    from diffusers import StableDiffusionPipeline  # noqa: PLC0415  (warns of what is not used here)
+
     build: Any = StableDiffusionPipeline
     pipeline = build(
         vae=vae,
