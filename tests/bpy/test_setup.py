@@ -114,7 +114,10 @@ def test_a_machine_without_a_lock_file(
     assert module.find_base() == (tmp_path / "python3.8", (3, 8))
 
 
-def test_a_set_up_from_beginning_to_end(module: Any, extension: Any, offline: Path, tmp_path: Path) -> None:
+def test_a_set_up_from_beginning_to_end(
+    module: Any, extension: Any, offline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DREAMLATHE_PYTHON", raising=False)  # it comes before every other
     plan = module.Plan(Path(sys.executable), (offline,), tmp_path / "home" / "new")
     task = module.SetUp(plan, extension("bridge.environment").worker_environment())
     texts, factors = [], []
