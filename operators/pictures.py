@@ -13,7 +13,7 @@ from ..bridge.blender import OperatorReturn, layer_of, scene_of, window_manager,
 from ..bridge.callbacks import CAMERA_PROMPT
 from ..bridge.pictures import has_picture, straighten
 from ..properties import Settings, settings_of
-from .rig import camera_of
+from .rig import OnCamera, name_their_camera
 
 
 class DREAMLATHE_OT_picture_add(Operator):
@@ -103,11 +103,17 @@ class _OnPicture:
             return False
         return True
 
-    def place(self, settings: Settings) -> int | None:
-        """Of the picture that is meant: the named one, or the chosen one."""
-        values = cast("Any", self).properties
+    def execute(self, context: Context) -> OperatorReturn:
+        settings, values = settings_of(scene_of(context)), cast("Any", self).properties
         index = values.index if values.is_property_set("index") else settings.picture
-        return index if 0 <= index < len(settings.pictures) else None
+        if not 0 <= index < len(settings.pictures):
+            return {"CANCELLED"}
+        self.apply(settings, index)
+        return {"FINISHED"}
+
+    def apply(self, settings: Settings, index: int) -> None:
+        """What is done to the picture that is meant: the named one, or the chosen one."""
+        raise NotImplementedError
 
 
 class DREAMLATHE_OT_picture_remove(_OnPicture, Operator):
@@ -116,14 +122,9 @@ class DREAMLATHE_OT_picture_remove(_OnPicture, Operator):
     bl_idname = "dreamlathe.picture_remove"
     bl_label = "Remove Picture"
 
-    def execute(self, context: Context) -> OperatorReturn:
-        settings = settings_of(scene_of(context))
-        index = self.place(settings)
-        if index is None:
-            return {"CANCELLED"}
+    def apply(self, settings: Settings, index: int) -> None:
         settings.pictures.remove(index)
         settings.picture = max(0, min(settings.picture, len(settings.pictures) - 1))
-        return {"FINISHED"}
 
 
 class DREAMLATHE_OT_picture_maps_clear(_OnPicture, Operator):
@@ -132,13 +133,8 @@ class DREAMLATHE_OT_picture_maps_clear(_OnPicture, Operator):
     bl_idname = "dreamlathe.picture_maps_clear"
     bl_label = "Leave Out Depth and Normals"
 
-    def execute(self, context: Context) -> OperatorReturn:
-        settings = settings_of(scene_of(context))
-        index = self.place(settings)
-        if index is None:
-            return {"CANCELLED"}
+    def apply(self, settings: Settings, index: int) -> None:
         settings.pictures[index].depth = settings.pictures[index].normals = ""
-        return {"FINISHED"}
 
 
 for _operator in (DREAMLATHE_OT_picture_remove, DREAMLATHE_OT_picture_maps_clear):
@@ -146,38 +142,27 @@ for _operator in (DREAMLATHE_OT_picture_remove, DREAMLATHE_OT_picture_maps_clear
     with_properties(_operator, {"index": _index})
 
 
-class DREAMLATHE_OT_background_straighten(Operator):
+class DREAMLATHE_OT_background_straighten(OnCamera, Operator):
     """Put the picture behind this camera back: no offset, no rotation, not mirrored."""
 
     bl_idname = "dreamlathe.background_straighten"
     bl_label = "Straighten Background"
-    bl_options = {"REGISTER", "UNDO"}
 
-    def execute(self, context: Context) -> OperatorReturn:
-        camera = camera_of(self, context)
-        if camera is None:
-            return {"CANCELLED"}
+    def apply(self, context: Context, camera: Object) -> None:
         straighten(camera)
-        return {"FINISHED"}
 
 
-class DREAMLATHE_OT_camera_prompt_clear(Operator):
+class DREAMLATHE_OT_camera_prompt_clear(OnCamera, Operator):
     """Let the scene's prompt say what is seen from this camera."""
 
     bl_idname = "dreamlathe.camera_prompt_clear"
     bl_label = "Clear Camera Prompt"
-    bl_options = {"REGISTER", "UNDO"}
 
-    def execute(self, context: Context) -> OperatorReturn:
-        camera = camera_of(self, context)
-        if camera is None:
-            return {"CANCELLED"}
+    def apply(self, context: Context, camera: Object) -> None:
         setattr(camera, CAMERA_PROMPT, "")
-        return {"FINISHED"}
 
 
-for _operator in (DREAMLATHE_OT_background_straighten, DREAMLATHE_OT_camera_prompt_clear):
-    with_properties(_operator, {"name": StringProperty(name="Camera", description="The camera's name")})
+name_their_camera(DREAMLATHE_OT_background_straighten, DREAMLATHE_OT_camera_prompt_clear)
 
 
 def _camera(context: Context) -> Object | None:

@@ -68,36 +68,51 @@ with_properties(
 )
 
 
-class DREAMLATHE_OT_camera_look(Operator):
+class OnCamera:
+    """An operator on one camera of the scene, which it names."""
+
+    bl_options = {"REGISTER", "UNDO"}
+
+    def execute(self, context: Context) -> OperatorReturn:
+        operator = cast("Any", self)
+        camera = scene_of(context).objects.get(operator.name)
+        if camera is None or camera.type != "CAMERA":
+            operator.report({"WARNING"}, f"There is no camera {operator.name}")
+            return {"CANCELLED"}
+        self.apply(context, camera)
+        return {"FINISHED"}
+
+    def apply(self, context: Context, camera: Object) -> None:
+        """What is done to the camera."""
+        raise NotImplementedError
+
+
+def name_their_camera(*operators: type[OnCamera]) -> None:
+    """Give operators the property by which they name their camera."""
+    for operator in operators:
+        with_properties(operator, {"name": StringProperty(name="Camera", description="The camera's name")})
+
+
+class DREAMLATHE_OT_camera_look(OnCamera, Operator):
     """Make this the scene's camera, and look through it."""
 
     bl_idname = "dreamlathe.camera_look"
     bl_label = "Look Through"
-    bl_options = {"REGISTER", "UNDO"}
 
-    def execute(self, context: Context) -> OperatorReturn:
-        camera = camera_of(self, context)
-        if camera is None:
-            return {"CANCELLED"}
+    def apply(self, context: Context, camera: Object) -> None:
         scene_of(context).camera = camera
         for area in areas("VIEW_3D"):
             cast("Any", area.spaces.active).region_3d.view_perspective = "CAMERA"
-        return {"FINISHED"}
 
 
-class DREAMLATHE_OT_camera_mend(Operator):
+class DREAMLATHE_OT_camera_mend(OnCamera, Operator):
     """Give this camera the perspective that views are made with."""
 
     bl_idname = "dreamlathe.camera_mend"
     bl_label = "Set to Perspective"
-    bl_options = {"REGISTER", "UNDO"}
 
-    def execute(self, context: Context) -> OperatorReturn:
-        camera = camera_of(self, context)
-        if camera is None:
-            return {"CANCELLED"}
+    def apply(self, context: Context, camera: Object) -> None:
         cast("Camera", camera.data).type = "PERSP"
-        return {"FINISHED"}
 
 
 class DREAMLATHE_OT_rig_even(Operator):
@@ -118,18 +133,7 @@ class DREAMLATHE_OT_rig_even(Operator):
         return {"FINISHED"}
 
 
-def camera_of(operator: Operator, context: Context) -> Object | None:
-    """The scene's camera that the operator names; None, with a word of warning, if there is none."""
-    name = str(cast("Any", operator).name)
-    camera = scene_of(context).objects.get(name)
-    if camera is None or camera.type != "CAMERA":
-        operator.report({"WARNING"}, f"There is no camera {name}")
-        return None
-    return camera
-
-
-for _operator in (DREAMLATHE_OT_camera_look, DREAMLATHE_OT_camera_mend):
-    with_properties(_operator, {"name": StringProperty(name="Camera", description="The camera's name")})
+name_their_camera(DREAMLATHE_OT_camera_look, DREAMLATHE_OT_camera_mend)
 
 CLASSES = (
     DREAMLATHE_OT_rig_add,

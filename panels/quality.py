@@ -110,27 +110,27 @@ class DREAMLATHE_PT_painting(SidebarPanel, Panel):
         _draw_rest(layout_of(self), shown(context).refine, RefineSettings, _ADVANCED["refine"])
 
 
-class DREAMLATHE_PT_pictures(SidebarPanel, Panel):
-    bl_label = "Pictures"
-    bl_parent_id = "DREAMLATHE_PT_advanced"
-    bl_options = {"DEFAULT_CLOSED"}
+class _OfPictures(SidebarPanel):
+    """A panel that is there where there are pictures."""
 
     @classmethod
     def poll(cls, context: Context) -> bool:
         return uses_pictures(shown(context))
+
+
+class DREAMLATHE_PT_pictures(_OfPictures, Panel):
+    bl_label = "Pictures"
+    bl_parent_id = "DREAMLATHE_PT_advanced"
+    bl_options = {"DEFAULT_CLOSED"}
 
     def draw(self, context: Context) -> None:
         _draw_rest(layout_of(self), shown(context).reference, ReferenceSettings, set())
 
 
-class DREAMLATHE_PT_novel_views(SidebarPanel, Panel):
+class DREAMLATHE_PT_novel_views(_OfPictures, Panel):
     bl_label = "Novel Views"
     bl_parent_id = "DREAMLATHE_PT_advanced"
     bl_options = {"DEFAULT_CLOSED"}
-
-    @classmethod
-    def poll(cls, context: Context) -> bool:
-        return uses_pictures(shown(context))
 
     def draw(self, context: Context) -> None:
         _draw_rest(layout_of(self), shown(context).view_guidance, ViewGuidanceSettings, set())

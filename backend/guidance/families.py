@@ -1,7 +1,7 @@
 """The one register of model families: which module reads a pipeline of diffusers, and what it is shown.
 
-A module is imported when a model of its family is loaded. One of a prompt has ``load(folder, texts, settings, how)``
-and ``PIPELINE``; one of pictures has ``load(folder, references, settings, how)``.
+A module is imported when a model of its family is loaded. One of a prompt has ``load(folder, texts, settings, how)``,
+one of pictures ``load(folder, references, settings, how)``.
 """
 
 from __future__ import annotations
