@@ -33,6 +33,7 @@ def examine(device: str = "auto", *, steps: bool = True) -> dict[str, Any]:
     try:
         found |= _libraries()
         found |= _device(device)
+        found |= _engine(device)
         if steps:
             found["step_seconds"] = time_step(device)
     except Exception as error:  # noqa: BLE001 - whatever is wrong with it, that is the answer
@@ -56,6 +57,15 @@ def _device(name: str) -> dict[str, Any]:
     device = choose_device(name)
     configure(device)
     return described(device)
+
+
+def _engine(name: str) -> dict[str, Any]:
+    """The hash-grid engine that a run takes on the device; of faster ones that cannot be had, why."""
+    from .devices import choose_device  # noqa: PLC0415
+    from .field import GridLayout, HashGridConfig, automatic_engine  # noqa: PLC0415
+
+    engine, passed_over = automatic_engine(GridLayout(HashGridConfig(2, 2, 8)), choose_device(name))
+    return {"engine": engine.name, "engines_missing": passed_over}
 
 
 def time_step(device: str) -> float:

@@ -218,10 +218,26 @@ def _load(request: Request, report: Report, should_stop: ShouldStop) -> _Loaded:
         raise SetupError(f"The backend's Python lacks a library ({error}).", "Set the environment up again.") from error
     device = choose_device(request.device)
     configure(device)
+    _tell_engine(request, device, report)
     _stop_if(should_stop)
     guidance = _load_guidance(request, references, device, report)
     _stop_if(should_stop)
     return _Loaded(device, guidance, references)
+
+
+def _tell_engine(request: Request, device: torch.device, report: Report) -> None:
+    """Say it where the device has a faster hash-grid engine than the one it must do with; SetupError if it has none."""
+    from .field import GridLayout, HashGridConfig, automatic_engine, select_engine  # noqa: PLC0415
+
+    settings = request.optimize
+    layout = GridLayout(HashGridConfig(n_levels=1, n_features=settings.grid_features, log2_table_size=8))
+    if settings.engine != "auto":
+        select_engine(layout, device, settings.engine)
+        return
+    engine, passed_over = automatic_engine(layout, device)
+    if passed_over and engine.name == "torch":
+        reasons = " ".join(passed_over.values())
+        report(Message("info", f"The hash grid runs in plain PyTorch, its slowest engine: {reasons}"))
 
 
 def _load_guidance(

@@ -175,7 +175,7 @@ class OptimizeSettings:
     """Steps across the ball's diameter."""
     occupancy_resolution: int = bounded(48, 8, 256)
     """Side of the occupancy grid."""
-    engine: Literal["auto", "torch", "numba", "tinycudann"] = "auto"
+    engine: Literal["auto", "torch", "numba", "tinycudann", "nvrtc"] = "auto"
     """Hash-grid engine."""
     albedo_share: float = bounded(0.2, 0.0, 1.0)
     """Share of the run, from its start, that is shaded by albedo alone."""

@@ -102,6 +102,14 @@ def worker_command(python: Path) -> list[str]:
     return [str(python), "-m", "backend", "worker"]
 
 
+_ENGINES = {
+    "numba": "Numba on the processor",
+    "nvrtc": "CUDA kernels",
+    "tinycudann": "tiny-cuda-nn",
+    "torch": "plain PyTorch, the slowest",
+}
+
+
 @dataclass(frozen=True)
 class Facts:
     """What a test of the environment found."""
@@ -115,7 +123,8 @@ class Facts:
     """Bytes of the device's memory, or of the main memory, that nobody uses; 0 if that is not known."""
     memory: float = 0.0
     """All of it."""
-    tinycudann: bool = False
+    engine: str = ""
+    """Of the hash grid; empty if that is not known."""
     step_seconds: float = 0.0
     """One step of the standard preset; 0 if none was made."""
 
@@ -130,7 +139,8 @@ class Facts:
         told = [self.text]
         if self.memory > 0:
             told.append(f"{self.memory_free / 1e9:.1f} of {self.memory / 1e9:.1f} GB of memory are free")
-        told.append(f"tiny-cuda-nn: {'yes' if self.tinycudann else 'no'}")
+        if self.engine:
+            told.append(f"Hash grid: {_ENGINES.get(self.engine, self.engine)}")
         if self.step_seconds > 0:
             standard = preset("standard")
             steps = standard.optimize.iterations + standard.refine.iterations

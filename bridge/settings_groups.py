@@ -23,6 +23,7 @@ _NAMES = {
     "fp16": "float16",
     "fp32": "float32",
     "loras": "LoRAs",
+    "nvrtc": "CUDA Kernels",
     "perp_neg": "Perp-Neg",
     "perp_neg_strength": "Perp-Neg Strength",
     "sdi": "SDI",

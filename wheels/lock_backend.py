@@ -1,9 +1,9 @@
 """Write the lock files of ``wheels/locks/``: what "Set up" installs, for each platform and Python, with hashes.
 
-``python wheels/lock_backend.py [TARGET …]`` asks uv (``pip install uv``) to resolve :data:`REQUIREMENTS` at the
-versions of :data:`VERSIONS`, the ones the tests run with. Where packages come from is uv's own configuration, and no
-address gets into a file. A ``cpu`` target wants PyTorch's CPU build: uv must be told where that lies (UV_FIND_LINKS or
-UV_INDEX).
+``python wheels/lock_backend.py [TARGET …]`` asks uv (``pip install uv``) to resolve :data:`REQUIREMENTS`, and
+:data:`CUDA_REQUIREMENTS` where PyTorch comes with CUDA, at the versions of :data:`VERSIONS`, the ones the tests run
+with. Where packages come from is uv's own configuration, and no address gets into a file. A ``cpu`` target wants
+PyTorch's CPU build: uv must be told where that lies (UV_FIND_LINKS or UV_INDEX).
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 REQUIREMENTS = HERE / "backend.in"
+CUDA_REQUIREMENTS = HERE / "cuda.in"
+"""What is wanted besides, where PyTorch comes with CUDA."""
 VERSIONS = HERE / "backend-cpu-linux-py311.lock"
 LOCKS = HERE / "locks"
 
@@ -36,6 +38,11 @@ class Target:
     python: str
     build: str = ""
     """``cpu`` where the package index has a build with CUDA; empty: what the index has."""
+
+    @property
+    def has_cuda(self) -> bool:
+        """Whether the index's own PyTorch is the one with CUDA: on Linux alone."""
+        return self.platform == "linux-x64" and not self.build
 
     @property
     def name(self) -> str:
@@ -82,7 +89,8 @@ def pinned(versions: str, build: str) -> str:
 
 
 def _compile(target: Target, versions: Path) -> str:
-    command = [shutil.which("uv") or "uv", "pip", "compile", str(REQUIREMENTS), "--constraints", str(versions)]
+    wanted = [str(REQUIREMENTS), *([str(CUDA_REQUIREMENTS)] if target.has_cuda else [])]
+    command = [shutil.which("uv") or "uv", "pip", "compile", *wanted, "--constraints", str(versions)]
     command += ["--python-platform", _TRIPLES[target.platform], "--python-version", target.python]
     command += ["--generate-hashes", "--no-header", "--no-annotate", "--only-binary", ":all:", "--no-emit-index-url"]
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .engine import ENGINES, HashEngine, select_engine
+from .engine import ENGINES, HashEngine, automatic_engine, select_engine
 from .field import Field, FieldConfig, FieldSample, build_field
 from .layout import GridLayout, GridLevel, HashGridConfig
 from .prior import Blob
@@ -17,6 +17,7 @@ __all__ = [
     "GridLevel",
     "HashEngine",
     "HashGridConfig",
+    "automatic_engine",
     "build_field",
     "select_engine",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -10,7 +11,9 @@ from torch import Tensor
 from ..errors import SetupError
 from .layout import GridLayout
 
-ENGINES = ("auto", "torch", "numba", "tinycudann")
+ENGINES = ("auto", "torch", "numba", "tinycudann", "nvrtc")
+_PREFERRED = {"cpu": ("numba", "torch"), "cuda": ("tinycudann", "nvrtc", "torch")}
+"""Engines of a kind of device, the fastest first; torch runs on every device."""
 
 
 class HashEngine(Protocol):
@@ -40,33 +43,27 @@ class HashEngine(Protocol):
 def select_engine(layout: GridLayout, device: torch.device | str, name: str = "auto") -> HashEngine:
     """The engine of that name for the device.
 
-    auto is numba on the CPU, tinycudann on CUDA if it can be had, and torch otherwise. Raises SetupError with the
-    remedy if the engine asked for by name cannot be had.
+    auto is numba on the CPU; on CUDA tinycudann, then nvrtc; torch where they cannot be had, and elsewhere. Raises
+    SetupError with the remedy if the engine asked for by name cannot be had.
     """
     device = torch.device(device)
     if name not in ENGINES:
         raise SetupError(f"There is no hash-grid engine {name!r}.", f"Choose one of {', '.join(ENGINES)}.")
-    if name == "numba" or (name == "auto" and device.type == "cpu"):
-        return _or_torch(_numba, layout, device, name)
-    if name == "tinycudann" or (name == "auto" and device.type == "cuda"):
-        return _or_torch(_tinycudann, layout, device, name)
-    return _torch(layout)
+    return _MAKERS[name](layout, device) if name != "auto" else automatic_engine(layout, device)[0]
 
 
-class _Maker(Protocol):
-    def __call__(self, layout: GridLayout, device: torch.device) -> HashEngine: ...
+def automatic_engine(layout: GridLayout, device: torch.device | str) -> tuple[HashEngine, dict[str, str]]:
+    """The first engine of the device that can be had; of each that comes before it, why it cannot."""
+    device, passed_over = torch.device(device), dict[str, str]()
+    for name in _PREFERRED.get(device.type, ()):
+        try:
+            return _MAKERS[name](layout, device), passed_over
+        except SetupError as error:
+            passed_over[name] = str(error)
+    return _torch(layout, device), passed_over
 
 
-def _or_torch(make: _Maker, layout: GridLayout, device: torch.device, name: str) -> HashEngine:
-    try:
-        return make(layout, device)
-    except SetupError:
-        if name != "auto":
-            raise
-        return _torch(layout)
-
-
-def _torch(layout: GridLayout) -> HashEngine:
+def _torch(layout: GridLayout, device: torch.device) -> HashEngine:  # noqa: ARG001 - it runs on every device
     from .torch_engine import TorchEngine  # noqa: PLC0415 - an engine is imported when it is chosen
 
     return TorchEngine(layout)
@@ -86,3 +83,17 @@ def _tinycudann(layout: GridLayout, device: torch.device) -> HashEngine:
     from .tinycudann_engine import TinycudannEngine  # noqa: PLC0415
 
     return TinycudannEngine(layout, device)
+
+
+def _nvrtc(layout: GridLayout, device: torch.device) -> HashEngine:
+    from .nvrtc_engine import cuda_engine  # noqa: PLC0415
+
+    return cuda_engine(layout, device)
+
+
+_MAKERS: dict[str, Callable[[GridLayout, torch.device], HashEngine]] = {
+    "torch": _torch,
+    "numba": _numba,
+    "tinycudann": _tinycudann,
+    "nvrtc": _nvrtc,
+}

@@ -73,11 +73,11 @@ def test_what_a_probe_finds(module: Any, tmp_path: Path) -> None:
 def test_what_a_probe_tells(module: Any, tmp_path: Path) -> None:
     facts = (
         '{"python": "3", "torch": "2", "diffusers": "0", "transformers": "4", "device": "A GPU", "numpy": "2", '
-        '"memory_free": 6e9, "memory": 8e9, "tinycudann": true, "step_seconds": 0.06}'
+        '"memory_free": 6e9, "memory": 8e9, "engine": "nvrtc", "step_seconds": 0.06}'
     )
     lines = module.run(module.Probe(program(tmp_path / "python", f"#!/bin/sh\necho '{facts}'\n"), {})).lines
     assert "6.0 of 8.0 GB of memory are free" in lines
-    assert "tiny-cuda-nn: yes" in lines
+    assert "Hash grid: CUDA kernels" in lines
     assert "0.060 s a step, so 2 min for the 1640 of Standard" in lines
 
 

@@ -22,6 +22,7 @@ def test_it_tells_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "error" not in found
     assert (found["torch"], found["device"]) == (torch.__version__, "CPU")
     assert found["tinycudann"] is False or found["tinycudann"] is True
+    assert (found["engine"], found["engines_missing"]) == ("numba", {})
     assert found.get("memory", 1) >= found.get("memory_free", 0)
 
 

@@ -26,7 +26,7 @@ def test_every_figure_is_measured():
         assert row["steps_a_second"] > 0
         assert 0 <= row["share_outside_the_networks"] < 1
     known = {row["engine"]: row for row in found["engines"]}
-    assert set(known) == {"torch", "numba", "tinycudann"}
+    assert set(known) == {"torch", "numba", "tinycudann", "nvrtc"}
     assert known["torch"]["largest_difference"] == 0
     assert known["numba"]["largest_difference"] < 1e-5
     assert json.loads(json.dumps(found))["machine"]["device"] == "CPU"
