@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections import Counter
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import torch
 from diffusers.loaders.single_file_utils import fetch_diffusers_config
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
+from transformers import T5Config, T5EncoderModel
 
 from ..errors import ModelError
 from ..threads import cache_folder
@@ -26,7 +29,16 @@ from .memory import Tell
 from .weights import check_safetensors
 
 _CONFIGURATION = ("*.json", "*/*.json", "*/*.txt", "*/*.model")
-_HALVES = {"F16": torch.float16, "BF16": torch.bfloat16}
+_DTYPES = {
+    "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "F8_E4M3": torch.bfloat16, "F8_E5M2": torch.bfloat16,
+}  # fmt: skip
+"""Of stored weights, and what they become: nothing here computes in 8 bits."""
+_T5_PREFIX = "text_encoders.t5xxl.transformer."
+_QUANTIZED = (".scale_weight", ".weight_scale", "scaled_fp8", ".absmax", ".qweight")
+"""How names end that stand beside weights which are not the numbers themselves."""
+_TWO_OF_A_NAME = "stabilityai/stable-diffusion-2-1"
+"""What diffusers takes every Stable Diffusion 2.x for; 2.0 base and 2.1 base, which predict ε, look the same."""
 
 
 def folder_of_checkpoint(path: Path, allow_download: bool, tell: Tell) -> Path:
@@ -41,17 +53,18 @@ def folder_of_checkpoint(path: Path, allow_download: bool, tell: Tell) -> Path:
             "Choose a .safetensors checkpoint or a diffusers folder.",
         )
     check_safetensors(path)
+    dtype = _dtype(path)
     stat = path.stat()
     digest = hashlib.sha256(f"{path}\n{stat.st_size}\n{stat.st_mtime_ns}".encode()).hexdigest()[:16]
     folder = cache_folder() / "checkpoints" / f"{path.stem}-{digest}"
     if (folder / INDEX).is_file():
         return folder
-    configuration = _configuration(path, allow_download)
+    configuration = _configuration(path, allow_download, tell)
     tell(f"Making a model folder of {path.name} ({stat.st_size / 1e9:.1f} GB in the cache, this once).")
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        _convert(path, configuration, partial)
+        _convert(path, configuration, partial, dtype)
         partial.rename(folder)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
@@ -62,11 +75,12 @@ def folder_of_checkpoint(path: Path, allow_download: bool, tell: Tell) -> Path:
     return folder
 
 
-def _convert(path: Path, configuration: Path, target: Path) -> None:
+def _convert(path: Path, configuration: Path, target: Path, dtype: torch.dtype) -> None:
     from .loading import quiet  # noqa: PLC0415  (the folder's room opens checkpoints by this one)
     from .model_folder import read_json  # noqa: PLC0415
 
-    name = str(read_json(configuration / INDEX).get("_class_name", ""))
+    index = read_json(configuration / INDEX)
+    name = str(index.get("_class_name", ""))
     family = FAMILIES.get(name)
     if family is None or family.shown != "prompt":
         raise ModelError(f"{path} is a {name}, which cannot guide.", "Choose a text-to-image model.")
@@ -74,8 +88,9 @@ def _convert(path: Path, configuration: Path, target: Path) -> None:
         with quiet():
             pipeline: Any = getattr(diffusers, name)
             made = pipeline.from_single_file(
-                str(path), config=str(configuration), local_files_only=True, torch_dtype=_dtype(path)
-            )
+                str(path), config=str(configuration), local_files_only=True, torch_dtype=dtype,
+                **_given(path, configuration, index, dtype),
+            )  # fmt: skip
             made.save_pretrained(target)
     except OSError:
         raise
@@ -87,7 +102,32 @@ def _convert(path: Path, configuration: Path, target: Path) -> None:
         ) from error
 
 
-def _configuration(path: Path, allow_download: bool) -> Path:
+def _given(path: Path, configuration: Path, index: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+    """The parts that diffusers need not look for: those that the model does without, and T5.
+
+    T5's first layer has two names, of which files hold one: diffusers 0.42 leaves the other without weights.
+    """
+    parts = {part: kind for part, kind in index.items() if isinstance(kind, list) and len(kind) == 2}
+    given = dict.fromkeys(part for part, kind in parts.items() if kind[0] is None)
+    part = next((part for part, kind in parts.items() if kind[1] == "T5EncoderModel"), None)
+    if part is None:
+        return given
+    with safe_open(path, framework="pt") as file:
+        names = [key for key in file.keys() if key.startswith(_T5_PREFIX)]  # noqa: SIM118
+        weights = {key.removeprefix(_T5_PREFIX): file.get_tensor(key).to(dtype) for key in names}
+    if not weights:  # Stable Diffusion 3 does without, by its two CLIPs; of the others diffusers says what is missing
+        missing = [part, part.replace("text_encoder", "tokenizer")]
+        return {**given, **(dict.fromkeys(missing) if index["_class_name"] == "StableDiffusion3Pipeline" else {})}
+    with torch.device("meta"):
+        encoder = T5EncoderModel(T5Config.from_pretrained(configuration / part))
+    encoder.load_state_dict(weights, strict=False, assign=True)
+    encoder.encoder.embed_tokens.weight = encoder.shared.weight
+    if any(value.is_meta for value in encoder.parameters()):
+        raise ValueError("its T5 lacks some of its weights")
+    return {**given, part: encoder}
+
+
+def _configuration(path: Path, allow_download: bool, tell: Tell) -> Path:
     beside = path.with_suffix("")
     if (beside / INDEX).is_file():
         return beside
@@ -99,6 +139,11 @@ def _configuration(path: Path, allow_download: bool) -> Path:
         name = str(known["pretrained_model_name_or_path"])
     except Exception as error:
         raise ModelError(f"{path} is of no family that diffusers knows.", "Choose a diffusers folder.") from error
+    if name == _TWO_OF_A_NAME:
+        tell(
+            f"{path.name} is read as a Stable Diffusion 2.1 for 768 pixels, which predicts v. For a fine-tune of 2.0 "
+            f"base or 2.1 base, put a folder of that beside it as {beside.name}."
+        )
     name = MOVED.get(name, name)
     found = in_cache(name, None)
     if found is not None and (found / INDEX).is_file():
@@ -113,11 +158,20 @@ def _configuration(path: Path, allow_download: bool) -> Path:
 
 
 def _dtype(path: Path) -> torch.dtype:
+    """What the weights become: what most of them are stored in; ModelError for what is no plain numbers."""
+    stored: Counter[str] = Counter()
     try:
         with safe_open(path, framework="pt") as file:
-            kinds = {file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118
+            for key in file.keys():  # noqa: SIM118
+                kind = file.get_slice(key)
+                stored[kind.get_dtype()] += prod(kind.get_shape())
+                if key.endswith(_QUANTIZED) or ".quant_state." in key:
+                    raise ModelError(
+                        f"{path} holds quantized weights ({key}).", "Choose a checkpoint in half precision."
+                    )
     except SafetensorError as error:
         raise ModelError(f"{path} is damaged ({error}).", "Copy the checkpoint anew.") from error
-    return (
-        torch.float32 if "F32" in kinds else next((_HALVES[kind] for kind in kinds if kind in _HALVES), torch.float32)
-    )
+    most = max(stored, key=stored.__getitem__, default="F32")
+    if most not in _DTYPES:
+        raise ModelError(f"{path} holds quantized weights ({most}).", "Choose a checkpoint in half precision.")
+    return _DTYPES[most]

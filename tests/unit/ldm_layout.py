@@ -16,6 +16,7 @@ _RESNET = (
 _OUTSIDE = (
     ("time_embedding.linear_1", "time_embed.0"), ("time_embedding.linear_2", "time_embed.2"),
     ("conv_in", "input_blocks.0.0"), ("conv_norm_out", "out.0"), ("conv_out", "out.2"),
+    ("add_embedding.linear_1", "label_emb.0.0"), ("add_embedding.linear_2", "label_emb.0.2"),
 )  # fmt: skip
 _ATTENTION = (("group_norm", "norm"), ("to_q", "q"), ("to_k", "k"), ("to_v", "v"), ("to_out.0", "proj_out"))
 
@@ -60,17 +61,35 @@ def vae_name(name: str, blocks: int) -> str:
     return name
 
 
-def write_checkpoint(pipe: Any, path: Path, *, half: bool = False) -> Path:
-    """A Stable Diffusion 1.x pipeline as one .safetensors file in its first layout."""
+def unet_weights(pipe: Any) -> dict[str, Tensor]:
+    """A pipeline's UNet."""
+    return {
+        f"model.diffusion_model.{unet_name(name, pipe.unet)}": value for name, value in pipe.unet.state_dict().items()
+    }
+
+
+def vae_weights(pipe: Any) -> dict[str, Tensor]:
+    """A pipeline's VAE."""
     weights: dict[str, Tensor] = {}
-    for name, value in pipe.unet.state_dict().items():
-        weights[f"model.diffusion_model.{unet_name(name, pipe.unet)}"] = value
     for name, value in pipe.vae.state_dict().items():
         new = vae_name(name, len(pipe.vae.config.block_out_channels))
         conv = ".attn_1." in new and value.ndim == 2
         weights[f"first_stage_model.{new}"] = value[..., None, None] if conv else value
-    for name, value in pipe.text_encoder.state_dict().items():
-        whole = name if name.startswith("text_model.") else f"text_model.{name}"
-        weights[f"cond_stage_model.transformer.{whole}"] = value
+    return weights
+
+
+def clip_weights(model: Any, prefix: str) -> dict[str, Tensor]:
+    """A CLIP text encoder in the names of transformers' first releases."""
+    outside = ("text_model.", "text_projection.")
+    return {
+        prefix + (name if name.startswith(outside) else f"text_model.{name}"): value
+        for name, value in model.state_dict().items()
+    }
+
+
+def write_checkpoint(pipe: Any, path: Path, *, half: bool = False) -> Path:
+    """A Stable Diffusion 1.x pipeline as one .safetensors file in its first layout."""
+    weights = {**unet_weights(pipe), **vae_weights(pipe)}
+    weights |= clip_weights(pipe.text_encoder, "cond_stage_model.transformer.")
     save_file({key: (v.half() if half else v).contiguous() for key, v in weights.items()}, path)
     return path

@@ -19,6 +19,8 @@ diffusers: Any = untyped_diffusers
 transformers: Any = untyped_transformers
 CLIP_TOKENS = 77
 WIDTH = 16
+SECOND = 24
+"""Width of a second CLIP; the true ones differ too, and their single files tell them apart by it."""
 DIFFUSION = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
 
@@ -105,11 +107,11 @@ def sd_sample() -> Any:
 def sdxl() -> Any:
     return diffusers.StableDiffusionXLPipeline(
         vae=vae(scaling_factor=0.13025), text_encoder=clip(), tokenizer=clip_tokenizer(),
-        text_encoder_2=clip("CLIPTextModelWithProjection", projection=24), tokenizer_2=clip_tokenizer(),
+        text_encoder_2=clip("CLIPTextModelWithProjection", SECOND, SECOND), tokenizer_2=clip_tokenizer(),
         unet=unet(
-            cross_attention_dim=2 * WIDTH, attention_head_dim=(2, 4), use_linear_projection=True,
+            cross_attention_dim=WIDTH + SECOND, attention_head_dim=(2, 4), use_linear_projection=True,
             addition_embed_type="text_time", addition_time_embed_dim=8, transformer_layers_per_block=(1, 2),
-            projection_class_embeddings_input_dim=6 * 8 + 24,
+            projection_class_embeddings_input_dim=6 * 8 + SECOND,
         ),
         scheduler=diffusers.EulerDiscreteScheduler(**DIFFUSION, steps_offset=1, timestep_spacing="leading"),
         force_zeros_for_empty_prompt=True, add_watermarker=False,
@@ -139,13 +141,13 @@ def sd3(*, with_t5: bool = True) -> Any:
     return diffusers.StableDiffusion3Pipeline(
         transformer=diffusers.SD3Transformer2DModel(
             sample_size=8, patch_size=2, in_channels=16, out_channels=16, num_layers=2, attention_head_dim=8,
-            num_attention_heads=2, joint_attention_dim=40, caption_projection_dim=16, pooled_projection_dim=2 * WIDTH,
-            pos_embed_max_size=16,
+            num_attention_heads=2, joint_attention_dim=40, caption_projection_dim=16, pos_embed_max_size=16,
+            pooled_projection_dim=WIDTH + SECOND,
         ),
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
         vae=vae(16, scaling_factor=1.5305, shift_factor=0.0609, use_quant_conv=False, use_post_quant_conv=False),
         text_encoder=clip("CLIPTextModelWithProjection"), tokenizer=clip_tokenizer(),
-        text_encoder_2=clip("CLIPTextModelWithProjection"), tokenizer_2=clip_tokenizer(),
+        text_encoder_2=clip("CLIPTextModelWithProjection", SECOND, SECOND), tokenizer_2=clip_tokenizer(),
         text_encoder_3=t5(40) if with_t5 else None, tokenizer_3=t5_tokenizer(256) if with_t5 else None,
     )  # fmt: skip
 
