@@ -7,7 +7,6 @@ must not be lost. Text encoders are read, asked once and freed; what they said i
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
@@ -21,16 +20,16 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel, T5Tokenizer
 
 from ..devices import release_memory
-from ..errors import ModelError, RequestError, SetupError
+from ..errors import ModelError, RequestError
 from ..threads import cache_folder
 from .loading import Loading, load_network, loaded
 from .memory import Tell
 from .model_folder import ModelFolder
+from .sentencepiece_file import NAME, t5_tokenizer
 from .view_prompts import TextEmbeddings, view_prompts
 
 CLIP_TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast")
 T5_TOKENIZERS = ("T5Tokenizer", "T5TokenizerFast")
-_VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model")
 KEEP_FROM_BYTES = 50_000_000
 """Text encoders smaller than this are asked anew: that takes no longer than looking it up."""
 _TEXTS = 8
@@ -164,24 +163,13 @@ def open_t5(folder: ModelFolder, how: Loading, length: int, suffix: str = "") ->
 
 def _tokenizer(folder: ModelFolder, part: str, kind: Any) -> Any:
     place = folder.place(part)
-    if not any((place / name).is_file() for name in _VOCABULARIES):
+    vocabularies = ("tokenizer.json", NAME if kind is T5Tokenizer else "vocab.json")
+    if not any((place / name).is_file() for name in vocabularies):
         # transformers would make an empty tokenizer without a word.
         raise ModelError(f"The {part} of {folder.path} has no vocabulary.", "Copy the whole folder.")
-    if not any((place / name).is_file() for name in _VOCABULARIES[:2]):
-        lacking = [name for name in ("sentencepiece", "google.protobuf") if not _installed(name)]
-        if lacking:
-            raise SetupError(
-                f"The {part} of {folder.path} is a SentencePiece model alone; {' and '.join(lacking)} is not there.",
-                "Install sentencepiece and protobuf, or put the tokenizer.json of another copy of that T5 beside it.",
-            )
+    if kind is T5Tokenizer and not (place / "tokenizer.json").is_file():
+        return loaded(folder, part, lambda: t5_tokenizer(place))
     return loaded(folder, part, lambda: kind.from_pretrained(place, local_files_only=True))
-
-
-def _installed(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:  # of the package that it is in
-        return False
 
 
 def _fitting(folder: ModelFolder, part: str, tokenizer: Any, network: Any) -> Any:
