@@ -78,6 +78,12 @@ class CameraBatch:
         return np.degrees(np.arctan2(position[:, 2], np.hypot(position[:, 0], position[:, 1]))).astype(np.float32)
 
 
+def off_front(azimuth: ArrayLike) -> Doubles:
+    """How far azimuths (degrees, of any range) are turned from the front, to either side: as many in [0, 180]."""
+    turn = np.abs(np.asarray(azimuth, np.float64)) % 360.0
+    return np.minimum(turn, 360.0 - turn)
+
+
 def orbit_cameras(
     azimuth: ArrayLike, elevation: ArrayLike, distance: ArrayLike, field_of_view: ArrayLike
 ) -> CameraBatch:

@@ -13,6 +13,8 @@ from .errors import RequestError
 
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_UNKNOWN = (RuntimeError, AttributeError, NotImplementedError, AssertionError)
+"""What a backend raises that cannot say."""
 _AUTOMATIC = ("cuda", "xpu")
 """Accelerators that are chosen without being asked for; MPS lacks float64, which some parts of a run may use."""
 
@@ -45,30 +47,35 @@ def free_memory(device: torch.device) -> int | None:
     """Bytes that are free on ``device``, as far as the system says; None where it does not."""
     if device.type == "cpu":
         return main_memory().get("memory_free")
-    backend: Any = getattr(torch, device.type, None)
-    with contextlib.suppress(RuntimeError, AttributeError, NotImplementedError, AssertionError):
-        if device.type == "mps":
-            return int(backend.recommended_max_memory()) - int(backend.driver_allocated_memory())
-        free, _ = backend.mem_get_info(device)
+    free = _memory(device).get("memory_free")
+    if free is not None and device.type != "mps":
+        backend: Any = getattr(torch, device.type)
         # What torch's allocator keeps for itself is free for us.
-        return int(free) + int(backend.memory_reserved(device)) - int(backend.memory_allocated(device))
-    return None
+        with contextlib.suppress(*_UNKNOWN):
+            free += int(backend.memory_reserved(device)) - int(backend.memory_allocated(device))
+    return free
 
 
 def described(device: torch.device) -> dict[str, Any]:
     """The device's name, and its free and whole memory in bytes, as far as they are known."""
     if device.type == "cpu":
         return {"device": "CPU", **main_memory()}
+    name = device.type.upper()
+    with contextlib.suppress(*_UNKNOWN):
+        name = str(getattr(torch, device.type).get_device_name(device))
+    return {"device": name, **_memory(device)}
+
+
+def _memory(device: torch.device) -> dict[str, int]:
+    """Free and whole memory of an accelerator in bytes, where its backend says so."""
     backend: Any = getattr(torch, device.type, None)
-    found: dict[str, Any] = {"device": device.type.upper()}
-    with contextlib.suppress(RuntimeError, AttributeError, NotImplementedError, AssertionError):
+    with contextlib.suppress(*_UNKNOWN):
         if device.type == "mps":
             whole = int(backend.recommended_max_memory())
-            return {**found, "memory_free": whole - int(backend.driver_allocated_memory()), "memory": whole}
-        found["device"] = str(backend.get_device_name(device))
+            return {"memory_free": whole - int(backend.driver_allocated_memory()), "memory": whole}
         free, whole = backend.mem_get_info(device)
-        found |= {"memory_free": int(free), "memory": int(whole)}
-    return found
+        return {"memory_free": int(free), "memory": int(whole)}
+    return {}
 
 
 def release_memory(device: torch.device) -> None:

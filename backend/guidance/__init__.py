@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ..devices import dtype_of
 from ..request import GuidanceSettings, LoadingSettings, ViewGuidanceSettings
 from ..settings import check
 from .combined import CombinedGuidance, WeightedGuidance
@@ -101,7 +102,7 @@ def load_view_guidance(
 
 def _half(device: torch.device, loading: LoadingSettings) -> bool:
     """Whether the networks are going to be in half precision, so that such weights are enough."""
-    return loading.precision != "fp32" and (device.type != "cpu" or loading.precision != "auto")
+    return dtype_of(loading.precision, device, torch.float16) != torch.float32
 
 
 def _lay_out(guidance: Any, loading: LoadingSettings, tell: Tell) -> None:

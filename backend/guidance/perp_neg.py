@@ -18,6 +18,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from ..cameras import off_front
 from ..request import GuidanceSettings
 from .view_prompts import is_overhead
 
@@ -52,7 +53,7 @@ def stable_dreamfusion_weights(azimuth: ArrayLike, strength: float) -> NDArray[n
     and side strength·e^(−10(1−r)) (0 where r < 0.2); on the back half, front has strength and side
     strength/2·e^(−10r) (0 where r > 0.8). ``azimuth`` [B] in degrees.
     """
-    turn = np.abs(np.atleast_1d(np.asarray(azimuth, np.float64))) / 90.0
+    turn = off_front(np.atleast_1d(azimuth)) / 90.0
     ahead = turn < 1.0
     r = np.where(ahead, 1.0 - turn, 2.0 - turn)
     front = np.where(r > 0.8, 0.0, strength * np.exp(-_FRONT_DECAY * r))
@@ -68,7 +69,7 @@ def threestudio_weights(azimuth: ArrayLike, strength: float) -> NDArray[np.float
     front has f(4, 0.5, −2.426, r) and side f(4, 0.5, −2.426, 1−r); on the back half front has f(1, 0.5, 0.967, r) and
     side f(1, 0.5, −0.606, r). ``azimuth`` [B] in degrees.
     """
-    turn = np.abs(np.atleast_1d(np.asarray(azimuth, np.float64))) / 90.0
+    turn = off_front(np.atleast_1d(azimuth)) / 90.0
     ahead = turn < 1.0
     r = np.where(ahead, 1.0 - turn, 2.0 - turn)
 

@@ -1,8 +1,8 @@
 """T5's tokenizer out of a SentencePiece model alone, as DeepFloyd IF's folder has it, without the libraries for that.
 
 transformers' T5 tokenizer is one of the tokenizers library; of the file it wants the pieces with their scores and the
-table of normalisation. The file is a protobuf message (sentencepiece_model.proto). ModelProto has pieces (1), a trainer
-spec (2) and a normalizer spec (3); a piece has its text (1) and score (2), the specs a model type (3) and the table (2).
+table of normalisation. The file is a protobuf message (sentencepiece_model.proto): ModelProto has pieces (1), a
+trainer spec (2), a normalizer spec (3); a piece has its text (1) and score (2), the specs a model type (3) and the table (2).
 """
 
 from __future__ import annotations

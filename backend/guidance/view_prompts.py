@@ -15,6 +15,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from ..cameras import off_front
+
 VIEWS = ("front", "side", "back", "overhead")
 FRONT, SIDE, BACK, OVERHEAD = range(4)
 
@@ -33,10 +35,10 @@ def is_overhead(elevation: ArrayLike, overhead_angle: float) -> NDArray[np.bool_
 def view_weights(azimuth: ArrayLike, elevation: ArrayLike, overhead_angle: float) -> NDArray[np.float64]:
     """Share of each of :data:`VIEWS` in a camera's prompt: [B, 4], rows sum to 1.
 
-    ``azimuth`` [B] in degrees, in [−180, 180], 0 is the front; left and right are both "side". From an elevation of
+    ``azimuth`` [B] in degrees, 0 is the front; left and right are both "side". From an elevation of
     ``overhead_angle`` degrees on, the view is overhead alone.
     """
-    turn = np.abs(np.atleast_1d(np.asarray(azimuth, np.float64))) / 90.0
+    turn = off_front(np.atleast_1d(azimuth)) / 90.0
     front, back = np.clip(1.0 - turn, 0.0, 1.0), np.clip(turn - 1.0, 0.0, 1.0)
     weights = np.stack([front, 1.0 - front - back, back, np.zeros_like(turn)], axis=1)
     weights[is_overhead(elevation, overhead_angle)] = np.eye(4)[OVERHEAD]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ..cameras import off_front
 from .kinds import KINDS
 from .world import BUILDS, COLOURS, SIZES, Look
 
@@ -28,13 +29,13 @@ def view_of(azimuth: float, elevation: float) -> str:
     """The true view word of a camera; degrees."""
     if elevation > OVERHEAD_ELEVATION:
         return "overhead"
-    turn = abs((azimuth + 180) % 360 - 180)
+    turn = float(off_front(azimuth))
     return "front" if turn < 45 else "side" if turn < 135 else "back"
 
 
 def degrees_off_middle(azimuth: NDArray[np.float32], elevation: NDArray[np.float32]) -> NDArray[np.float32]:
     """How far cameras [B] (degrees) are from the middle of the view their word names: 0 to 45, 0 for overhead."""
-    turn = np.abs((azimuth + 180) % 360 - 180)
+    turn = off_front(azimuth)
     off = np.abs(turn - 90 * np.round(turn / 90))
     return np.where(elevation > OVERHEAD_ELEVATION, 0.0, off).astype(np.float32)
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from backend.cameras import CameraBatch, orbit_cameras
+from backend.cameras import CameraBatch, off_front, orbit_cameras
 from backend.meshing import render_mesh
 from backend.meshing.mesh import Mesh
 from backend.rendering import linear_to_srgb
@@ -48,7 +48,7 @@ def uncoloured(mesh: Mesh) -> Mesh:
 def front_where_none_is(front: NDArray[np.floating]) -> float:
     """The largest mean over three neighbouring views of the judge's P(front) [36], away from the true front."""
     smoothed = (np.roll(front, 1) + front + np.roll(front, -1)) / 3
-    turn = np.abs((AZIMUTHS + 180) % 360 - 180)
+    turn = off_front(AZIMUTHS)
     return float(smoothed[turn >= NOT_FRONT].max())
 
 

@@ -11,7 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from backend.cameras import fixed_cameras, joined, orbit_cameras, rays, sample_fixed, sample_orbit, world_to_ndc
+from backend.cameras import (
+    fixed_cameras,
+    joined,
+    off_front,
+    orbit_cameras,
+    rays,
+    sample_fixed,
+    sample_orbit,
+    world_to_ndc,
+)
 from backend.errors import RequestError
 from backend.request import FixedCamera, OrbitRig
 
@@ -236,3 +245,9 @@ def test_prompts_of_their_own_follow_the_cameras() -> None:
     places = drawn.position[:, 0].round().astype(int) - 3
     assert list(drawn.prompt) == [(0, 1, 2, 1)[place] for place in places]
     assert list(joined([drawn[2:4], orbit_cameras([0.0], 0.0, 3.0, 40.0)]).prompt) == [*drawn.prompt[2:4], 0]
+
+
+def test_turns_from_the_front_are_folded() -> None:
+    given = [0, 45, -45, 135, -135, 180, -180, 190, 270, 360, 721, -359]
+    np.testing.assert_allclose(off_front(given), [0, 45, 45, 135, 135, 180, 180, 170, 90, 0, 1, 1])
+    assert off_front(-30.0) == 30.0
