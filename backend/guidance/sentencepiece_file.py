@@ -2,7 +2,8 @@
 
 transformers' T5 tokenizer is one of the tokenizers library; of the file it wants the pieces with their scores and the
 table of normalisation. The file is a protobuf message (sentencepiece_model.proto): ModelProto has pieces (1), a
-trainer spec (2), a normalizer spec (3); a piece has its text (1) and score (2), the specs a model type (3) and the table (2).
+trainer spec (2) and a normalizer spec (3); a piece has its text (1) and score (2), the specs a model type (3) and the
+table (2).
 """
 
 from __future__ import annotations
