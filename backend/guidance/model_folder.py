@@ -24,6 +24,7 @@ POSE = "_relative_pose"
 
 _HUB_ID = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 _NOT_NEEDED = ("safety_checker", "watermarker")
+_VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model")
 _FOLDERS_WITHOUT_CLASS = ("camera_projection",)
 CheckFamily = Callable[[str, object], object]
 """Refuses the name of a pipeline, of a model at a place, with a ModelError."""
@@ -145,12 +146,23 @@ def _missing(snapshot: Path) -> str:
         place = snapshot / part
         names = [path.name for path in place.iterdir() if path.exists()] if place.is_dir() else []
         known = variants(names)
-        # A part with a config.json is a network; the others are tokenizers, schedulers and the like.
-        if not names or ("config.json" in names and not known and not any(n.endswith(PICKLES) for n in names)):
+        weighted = bool(known) or any(name.endswith(PICKLES) for name in names)
+        if not has_all(part, names, weighted=weighted):
             return f"its {part}"
         if known and (shards := missing_shards(place, known[chosen_variant(names)])):
             return f"{part}/{shards[0]}"
     return ""
+
+
+def has_all(part: str, names: Iterable[str], *, weighted: bool) -> bool:
+    """Whether the files of a part are enough to read it: files come in any order, so none speaks for the others."""
+    if part == "scheduler":
+        return "scheduler_config.json" in names
+    if part.startswith("tokenizer"):
+        return any(name in names for name in _VOCABULARIES)
+    if part.startswith("feature_extractor"):
+        return "preprocessor_config.json" in names
+    return weighted and "config.json" in names
 
 
 def check_part(folder: ModelFolder, part: str, classes: Iterable[str]) -> None:

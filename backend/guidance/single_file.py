@@ -34,6 +34,7 @@ _DTYPES = {
     "F8_E4M3": torch.bfloat16, "F8_E5M2": torch.bfloat16,
 }  # fmt: skip
 """Of stored weights, and what they become: nothing here computes in 8 bits."""
+_NOT_NEEDED = ("safety_checker", "feature_extractor", "image_encoder", "watermarker")
 _T5_PREFIX = "text_encoders.t5xxl.transformer."
 _QUANTIZED = (".scale_weight", ".weight_scale", "scaled_fp8", ".absmax", ".qweight")
 """How names end that stand beside weights which are not the numbers themselves."""
@@ -52,6 +53,8 @@ def folder_of_checkpoint(path: Path, allow_download: bool, tell: Tell) -> Path:
             f"{path} is no .safetensors file: other checkpoints can run any code when they are loaded.",
             "Choose a .safetensors checkpoint or a diffusers folder.",
         )
+    from .loading import quiet  # noqa: PLC0415  (the folder's room opens checkpoints by this one)
+
     check_safetensors(path)
     dtype = _dtype(path)
     stat = path.stat()
@@ -63,37 +66,43 @@ def folder_of_checkpoint(path: Path, allow_download: bool, tell: Tell) -> Path:
     tell(f"Making a model folder of {path.name} ({stat.st_size / 1e9:.1f} GB in the cache, this once).")
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
+    with quiet():
+        pipeline = _pipeline(path, configuration, dtype)
     try:
-        _convert(path, configuration, partial, dtype)
+        with quiet():
+            pipeline.save_pretrained(partial)
         partial.rename(folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # safetensors has a type of its own for a disk that is full
         shutil.rmtree(partial, ignore_errors=True)
+        reason = getattr(error, "strerror", None) or error
         raise ModelError(
-            f"The folder for {path.name} cannot be written ({error.strerror or error}).",
-            f"Make room in {folder.parent}.",
+            f"The folder for {path.name} cannot be written ({reason}).", f"Make room in {folder.parent}."
         ) from error
     return folder
 
 
-def _convert(path: Path, configuration: Path, target: Path, dtype: torch.dtype) -> None:
-    from .loading import quiet  # noqa: PLC0415  (the folder's room opens checkpoints by this one)
-    from .model_folder import read_json  # noqa: PLC0415
+def _pipeline(path: Path, configuration: Path, dtype: torch.dtype) -> Any:
+    """The checkpoint as diffusers reads it; ModelError for one that it cannot."""
+    from .model_folder import has_all, read_json  # noqa: PLC0415  (it opens checkpoints by this one)
 
     index = read_json(configuration / INDEX)
     name = str(index.get("_class_name", ""))
     family = FAMILIES.get(name)
     if family is None or family.shown != "prompt":
         raise ModelError(f"{path} is a {name}, which cannot guide.", "Choose a text-to-image model.")
+    for part in _parts(index, known=True):  # the libraries take what is missing from a model of another size
+        here = configuration / part
+        if not has_all(part, [each.name for each in here.iterdir()] if here.is_dir() else [], weighted=True):
+            raise ModelError(
+                f"The configuration of {path.name} in {configuration} is not whole: its {part} is missing.",
+                "Copy every file of that folder but the weights.",
+            )
     try:
-        with quiet():
-            pipeline: Any = getattr(diffusers, name)
-            made = pipeline.from_single_file(
-                str(path), config=str(configuration), local_files_only=True, torch_dtype=dtype,
-                **_given(path, configuration, index, dtype),
-            )  # fmt: skip
-            made.save_pretrained(target)
-    except OSError:
-        raise
+        kind: Any = getattr(diffusers, name)
+        return kind.from_single_file(
+            str(path), config=str(configuration), local_files_only=True, torch_dtype=dtype,
+            **_given(path, configuration, index, dtype),
+        )  # fmt: skip
     except Exception as error:  # diffusers' converters share no base class
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise ModelError(
@@ -102,14 +111,19 @@ def _convert(path: Path, configuration: Path, target: Path, dtype: torch.dtype) 
         ) from error
 
 
+def _parts(index: dict[str, Any], *, known: bool) -> list[str]:
+    """The parts of a model index that guidance needs, or the others: those that the model does without, too."""
+    pairs = {part: kind for part, kind in index.items() if isinstance(kind, list) and len(kind) == 2}
+    return [part for part, kind in pairs.items() if known == (kind[0] is not None and part not in _NOT_NEEDED)]
+
+
 def _given(path: Path, configuration: Path, index: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
     """The parts that diffusers need not look for: those that the model does without, and T5.
 
     T5's first layer has two names, of which files hold one: diffusers 0.42 leaves the other without weights.
     """
-    parts = {part: kind for part, kind in index.items() if isinstance(kind, list) and len(kind) == 2}
-    given = dict.fromkeys(part for part, kind in parts.items() if kind[0] is None)
-    part = next((part for part, kind in parts.items() if kind[1] == "T5EncoderModel"), None)
+    given: dict[str, Any] = dict.fromkeys(_parts(index, known=False))
+    part = next((part for part in _parts(index, known=True) if index[part][1] == "T5EncoderModel"), None)
     if part is None:
         return given
     with safe_open(path, framework="pt") as file:

@@ -115,6 +115,28 @@ def test_a_download_that_broke_off_is_said_and_gone_on_with(hub: Hub, tmp_path: 
     assert here
 
 
+@pytest.mark.parametrize(
+    ("part", "kept"),
+    [
+        ("unet", "diffusion_pytorch_model.safetensors"),
+        ("unet", "config.json"),
+        ("tokenizer", "tokenizer_config.json"),
+        ("scheduler", ""),
+    ],
+)
+def test_files_may_come_in_any_order(hub: Hub, tmp_path: Path, part: str, kept: str):
+    """Whatever of a part came first: it is half downloaded, and leave to download mends it."""
+    load()
+    place = next((tmp_path / "cache").glob("models--*/snapshots/*")) / part
+    for path in place.iterdir():
+        if path.name != kept:
+            path.unlink()
+    with pytest.raises(ModelError, match=f"{NAME} is only half downloaded: its {part} is missing"):
+        load(allowed=False)
+    load()
+    load(allowed=False)
+
+
 def test_a_cache_that_lacks_a_shard(hub: Hub, tmp_path: Path):
     load()
     place = next((tmp_path / "cache").glob("models--*/snapshots/*/unet"))

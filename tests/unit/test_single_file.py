@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from huggingface_hub import constants
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from backend.errors import ModelError
@@ -108,13 +111,28 @@ def test_files_that_are_no_whole_model(checkpoint: Path, tmp_path: Path, monkeyp
         load(checkpoint)
 
 
-def test_a_disk_that_is_full(checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
-    def full(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), SafetensorError("I/O error: No space left on device")]
+)
+def test_a_disk_that_is_full(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception):
+    def full(_: Any, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        raise error
 
-    monkeypatch.setattr(single_file, "_convert", full)
-    with pytest.raises(ModelError, match="No space left on device"):
+    monkeypatch.setattr(single_file, "_pipeline", lambda *_: SimpleNamespace(save_pretrained=partial(full, None)))
+    with pytest.raises(ModelError, match=r"cannot be written .*No space left on device") as caught:
         load(checkpoint)
+    assert "Make room" in caught.value.hint
+    assert not list((tmp_path / "cache" / "checkpoints").iterdir())
+
+
+def test_a_configuration_that_lacks_a_file(checkpoint: Path, tmp_path: Path):
+    (tmp_path / "tuned" / "text_encoder" / "config.json").unlink()
+    with pytest.raises(
+        ModelError, match=r"configuration of tuned\.safetensors in .* is not whole: its text_enc"
+    ) as caught:
+        load(checkpoint)
+    assert "Copy every file" in caught.value.hint
 
 
 @pytest.fixture
