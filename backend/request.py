@@ -214,7 +214,7 @@ class RefineSettings:
     sampling_steps: int = bounded(12, 1, 1000)
     """Denoising steps of a painting."""
     guidance_scale: float = bounded(3.0, 0.0, 1000.0)
-    """Classifier-free guidance scale of the paintings."""
+    """Classifier-free guidance scale of the paintings by a prompt; those by pictures keep the distillation's."""
     camera_scale: float = bounded(3.0, 0.0, 1000.0)
     """The same for the camera, where the model is told it."""
     learning_rate: float = bounded(0.005, 1e-6, 1.0)

@@ -9,7 +9,7 @@ import torch
 
 from ..request import GuidanceSettings, LoadingSettings, ViewGuidanceSettings
 from ..settings import check
-from .combined import CombinedGuidance, WeightedGuidance
+from .combined import CombinedGuidance, WeightedGuidance, painter
 from .families import family_of, module, module_of
 from .interface import Guidance, GuidanceResult, Painter
 from .memory import Economical, Tell, silent
@@ -26,6 +26,7 @@ __all__ = [
     "WeightedGuidance",
     "load_guidance",
     "load_view_guidance",
+    "painter",
 ]
 
 

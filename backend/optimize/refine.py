@@ -83,12 +83,14 @@ class Paintings(nn.Module):
         self.register_buffer("lenses", torch.zeros((views, 4)))
         self.register_buffer("prompts", torch.zeros(views, dtype=torch.int64))
 
-    def aim(self, cameras: CameraBatch, rng: np.random.Generator) -> None:
-        """Take V new cameras, and a random background for each."""
+    def aim(self, cameras: CameraBatch, rng: np.random.Generator, white_share: float = 0.0) -> None:
+        """Take V new cameras, and a background for each: a random colour, or white for a share of them."""
         self.camera_to_world.copy_(torch.from_numpy(cameras.camera_to_world))
         self.lenses.copy_(torch.from_numpy(np.concatenate([cameras.focal, cameras.center], axis=1)))
         self.prompts.copy_(torch.from_numpy(cameras.prompt))
         self.backgrounds.copy_(torch.from_numpy(rng.random(tuple(self.backgrounds.shape), dtype=np.float32)))
+        if white_share:
+            self.backgrounds[torch.from_numpy(rng.random(len(cameras)) < white_share)] = 1.0
 
     def cameras(self, slots: list[int]) -> CameraBatch:
         """The cameras of some views."""

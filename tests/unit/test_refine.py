@@ -16,7 +16,7 @@ from torch import Tensor
 from backend.cameras import orbit_cameras
 from backend.errors import Cancelled
 from backend.events import Event, Progress
-from backend.guidance import Guidance, Painter
+from backend.guidance import CombinedGuidance, Guidance, Painter, WeightedGuidance, painter
 from backend.guidance.distillation import NoiseSchedule
 from backend.guidance.repaint import repaint
 from backend.optimize import optimize
@@ -145,15 +145,15 @@ def test_a_diffusion_model_paints(tmp_path: Path) -> None:
 
 
 def test_the_field_follows_the_paintings(tmp_path: Path) -> None:
-    painter = BluePainter()
+    blue = BluePainter()
     request = REQUEST.replace(refine=dataclasses.replace(SETTINGS, iterations=240))
-    field, occupancy, metrics, events = run(request, tmp_path, painter)
+    field, occupancy, metrics, events = run(request, tmp_path, blue)
     assert metrics["steps"] == 264
     assert [e for e in events if isinstance(e, Progress)][-1].total == 264
-    assert len(painter.painted) == 240 // 4
-    strengths = [strength for strength, _ in painter.painted]
+    assert len(blue.painted) == 240 // 4
+    strengths = [strength for strength, _ in blue.painted]
     assert strengths == sorted(strengths, reverse=True)
-    assert len({float(cameras.azimuth[0]) for _, cameras in painter.painted}) == len(painter.painted)
+    assert len({float(cameras.azimuth[0]) for _, cameras in blue.painted}) == len(blue.painted)
     cameras = orbit_cameras([10.0, -150.0], 20.0, 3.0, 40.0)
     with torch.no_grad():
         renderer = Renderer(field, occupancy, 48)
@@ -168,10 +168,10 @@ def test_a_guidance_that_cannot_paint_has_no_second_part(tmp_path: Path) -> None
 
 
 def test_no_second_part_where_none_is_wanted(tmp_path: Path) -> None:
-    painter = BluePainter()
+    blue = BluePainter()
     request = REQUEST.replace(refine=RefineSettings(iterations=0))
-    assert run(request, tmp_path, painter)[2]["steps"] == 24
-    assert not painter.painted
+    assert run(request, tmp_path, blue)[2]["steps"] == 24
+    assert not blue.painted
 
 
 @pytest.mark.parametrize("step", [24, 33, 60])
@@ -191,3 +191,24 @@ def test_paintings_keep_the_prompt_of_their_camera() -> None:
     drawn = dataclasses.replace(orbit_cameras([0.0, 50.0, 90.0, 180.0], 10.0, 3.0, 40.0), own_prompt=np.arange(4))
     paintings.aim(drawn, np.random.default_rng(0))
     assert list(paintings.cameras([3, 1]).prompt) == [3, 1]
+
+
+def test_backgrounds_of_paintings_are_white_where_the_model_wants_it() -> None:
+    def whites(share: float) -> int:
+        paintings = Paintings(RefineSettings(views=200), 16, torch.device("cpu"))
+        paintings.aim(orbit_cameras(list(range(200)), 10.0, 3.0, 40.0), np.random.default_rng(0), share)
+        return int((paintings.backgrounds == 1.0).all(1).sum())
+
+    assert whites(1.0) == 200
+    assert 70 < whites(0.5) < 130
+    assert whites(0.0) == 0
+
+
+def test_of_several_guidances_the_weightiest_that_can_paint_paints() -> None:
+    light, heavy, blind = BluePainter(), BluePainter(), SilhouetteGuidance()
+    weighted = {"a": WeightedGuidance(light, 0.5), "b": WeightedGuidance(heavy, 2.0), "c": WeightedGuidance(blind, 9.0)}
+    assert painter(CombinedGuidance(weighted)) is heavy
+    assert painter(CombinedGuidance({"c": weighted["c"]})) is None
+    assert painter(light) is light
+    assert painter(blind) is None
+    assert painter(None) is None
