@@ -18,13 +18,16 @@ from .camera_projection import CameraProjection, camera_features
 from .conditioning import Condition, build_condition, guided_noise, inversion_noise
 from .distillation import NoiseSchedule, score_gradient
 from .interface import GuidanceResult
-from .latents import UPCAST, decode, encode, image_size, judged, overflowed, resized
+from .latents import UPCAST, decode, encode, factor, image_size, judged, overflowed, resized
 from .memory import Layout, Tell, silent
 from .repaint import repaint
 from .view_prompts import TextEmbeddings
 
 if TYPE_CHECKING:
     from ..cameras import CameraBatch
+
+_PAINTED_CELLS, _PAINTED_VIEWS = 1 << 13, 8
+"""Most latent cells, and most views, that are painted in one call: large networks gain nothing by more of them."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,9 @@ class TextGuidance:
         self.image_size = networks.image_size or image_size(networks.denoiser, networks.vae)
         """Height and width of the images the model is shown."""
         self.layout = Layout(networks.vae, networks.denoiser, self.device, self.image_size)
+        cells = self.image_size[0] * self.image_size[1] // factor(networks.vae) ** 2
+        self.together = min(max(_PAINTED_CELLS // cells, 1), _PAINTED_VIEWS)
+        """Views that are painted in one call; see :func:`.interface.together`."""
 
     def network_output(
         self, noisy: Tensor, timesteps: Tensor, tokens: Tensor, mask: Tensor | None, pooled: Tensor | None
