@@ -10,9 +10,13 @@ from torch import Tensor
 from .distillation import NoiseSchedule, ScoreGradient
 from .interface import GuidanceResult
 from .inversion import Predict
-from .latents import UPCAST, decode, encode, image_size, judged, overflowed, resized
+from .latents import UPCAST, decode, encode, factor, image_size, judged, overflowed, resized
 from .memory import Layout, Tell
 from .repaint import repaint
+
+
+_PAINTED_CELLS, _PAINTED_VIEWS = 1 << 13, 8
+"""Most latent cells, and most views, that are painted in one call: large networks gain nothing by more of them."""
 
 
 class LatentGuidance:
@@ -30,6 +34,9 @@ class LatentGuidance:
         self.image_size = size or image_size(denoiser, vae)
         """Height and width of the images the model is shown."""
         self.layout = Layout(vae, denoiser, self.device, self.image_size)
+        cells = self.image_size[0] * self.image_size[1] // factor(vae) ** 2
+        self.together = min(max(_PAINTED_CELLS // cells, 1), _PAINTED_VIEWS)
+        """Views that are painted in one call; see :func:`.interface.together`."""
 
     def economise(self) -> str | None:
         """See :meth:`.memory.Economical.economise`."""

@@ -45,19 +45,27 @@ class Turn:
     """Of the views, B of them."""
     begins: bool
     """A round of painting begins: cameras are drawn anew."""
-    paints: bool
-    """These views are painted anew."""
+    painted: list[int]
+    """Views that are painted anew before: those of this turn and of the next ones, or none."""
 
 
-def turn(step: int, batch: int, settings: RefineSettings) -> Turn:
-    """The turn at a ``step`` of this part. Neighbouring turns show views from far apart."""
-    views = settings.views
-    first = step * batch
+def turn(step: int, batch: int, settings: RefineSettings, together: int = 1) -> Turn:
+    """The turn at a ``step`` of this part. Neighbouring turns show views from far apart.
+
+    Up to ``together`` views are painted at once, at the first turn of theirs.
+    """
+    views, turns = settings.views, max(1, together // batch)
     stride = next(s for s in range(max(1, round(0.382 * views)), views + 1) if np.gcd(s, views) == 1)
-    slots = [(index * stride) % views for index in range(first, first + batch)]
-    sweep = first // views
-    begins = sweep % settings.visits == 0 and (step == 0 or (first - batch) // views != sweep)
-    return Turn(slots, begins, sweep % settings.visits == 0)
+
+    def slots(at: int) -> list[int]:
+        return [(index * stride) % views for index in range(at * batch, (at + 1) * batch)]
+
+    sweep = step * batch // views
+    start = -(-sweep * views // batch)
+    if sweep % settings.visits or (step - start) % turns:
+        return Turn(slots(step), False, [])
+    painted = [slot for at in range(step, step + turns) if at * batch // views == sweep for slot in slots(at)]
+    return Turn(slots(step), step == start, list(dict.fromkeys(painted)))
 
 
 class Paintings(nn.Module):

@@ -46,19 +46,33 @@ def run(request: Request, folder: Path, guidance: Guidance, stop_at: int = -1) -
     return *optimize(request, folder, guidance, CPU, events.append, lambda: next(calls) == stop_at), events
 
 
+@pytest.mark.parametrize("together", [1, 4, 8])
 @pytest.mark.parametrize("batch", [1, 2, 4])
 @pytest.mark.parametrize("views", [1, 6, 32])
-def test_every_view_is_visited_as_often_and_painted_once_a_round(batch: int, views: int) -> None:
+def test_every_view_is_visited_as_often_and_painted_once_a_round(batch: int, views: int, together: int) -> None:
     settings = RefineSettings(views=views, visits=3)
     steps = 2 * 3 * views // batch
-    turns = [turn(step, batch, settings) for step in range(steps)]
+    turns = [turn(step, batch, settings, together) for step in range(steps)]
     assert set(Counter(slot for each in turns for slot in each.slots).values()) == {steps * batch // views}
     if views % batch == 0:
         assert sum(each.begins for each in turns) == 2
-        painted = Counter(slot for each in turns if each.paints for slot in each.slots)
+        painted = Counter(slot for each in turns for slot in each.painted)
         assert set(painted.values()) == {2}
+        assert max(len(each.painted) for each in turns) == min(max(together, batch), views)
     assert turns[0].begins
-    assert turns[0].paints
+    assert turns[0].painted
+
+
+@pytest.mark.parametrize(("batch", "together"), [(1, 1), (1, 8), (2, 8), (3, 4)])
+def test_no_view_is_fitted_before_it_is_painted_in_its_round(batch: int, together: int) -> None:
+    settings, fresh = RefineSettings(views=32, visits=2), set[int]()
+    for step in range(32 * 4 // batch):
+        now = turn(step, batch, settings, together)
+        if now.begins:
+            fresh.clear()
+        fresh.update(now.painted)
+        if step * batch % 64 <= 32 - batch:
+            assert set(now.slots) <= fresh, step
 
 
 def test_neighbouring_turns_show_views_from_far_apart() -> None:
@@ -117,6 +131,34 @@ def test_a_model_that_knows_the_picture_paints_it(strength: float) -> None:
         torch.Generator().manual_seed(0),
     )
     assert torch.allclose(painted, known, atol=1e-3)
+
+
+def test_few_steps_of_the_second_order_come_nearer_to_many_than_ddims() -> None:
+    noise = schedule()
+    spread = torch.rand((1, 4, 1, 1), generator=torch.Generator().manual_seed(1)) + 0.2
+
+    def predict(noisy: Tensor, t: Tensor) -> Tensor:
+        """The best guess of the noise where clean latents are normal with that ``spread``."""
+        signal, sigma = noise.signal_and_noise(t, 4)
+        clean = signal * spread**2 / ((signal * spread) ** 2 + sigma**2) * noisy
+        return noise.noise_in(noisy, clean, t)
+
+    def painted(steps: int) -> Tensor:
+        return repaint(latents, predict, noise, 0.75, steps, torch.Generator().manual_seed(0))
+
+    def by_ddim(steps: int) -> Tensor:
+        times = [torch.full((2,), round(0.75 * 999) * i // steps) for i in range(steps, -1, -1)]
+        drawn = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
+        noisy = noise.add_noise(latents, drawn, times[0])
+        for before, after in zip(times[:-1], times[1:-1], strict=False):
+            noisy = noise.moved(noisy, predict(noisy, before), before, after)
+        return noise.clean(noisy, predict(noisy, times[-2]), times[-2])
+
+    latents = torch.randn((2, 4, 8, 8), generator=torch.Generator().manual_seed(2)) * spread
+    truth = by_ddim(700)
+    away = {steps: float((painted(steps) - truth).square().mean()) for steps in (8, 16)}
+    ddim = {steps: float((by_ddim(steps) - truth).square().mean()) for steps in (8, 12)}
+    assert away[16] < away[8] < ddim[12] < ddim[8]
 
 
 def test_strength_zero_paints_nothing() -> None:
