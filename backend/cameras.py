@@ -174,6 +174,12 @@ def rays_through(cameras: CameraBatch, points: NDArray[np.floating]) -> tuple[Fl
     return cameras.position.copy(), direction.astype(np.float32)
 
 
+def rays_of(cameras: CameraBatch, points: NDArray[np.floating]) -> tuple[Floats, Floats]:
+    """One ray of each camera, through ``points`` [B, 2] (ndc): origins [B, 3] and unit directions [B, 3]."""
+    origins, directions = rays_through(cameras, points[:, None])
+    return origins, directions[:, 0]
+
+
 def joined(cameras: Sequence[CameraBatch]) -> CameraBatch:
     """Batches as one."""
     return CameraBatch(

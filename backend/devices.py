@@ -43,6 +43,12 @@ def dtype_of(precision: Precision, device: torch.device, half: torch.dtype) -> t
     return torch.float32 if device.type == "cpu" else half
 
 
+def computes_bfloat16(device: torch.device) -> bool:
+    """Whether ``device`` is a CPU with instructions for bfloat16 (AVX-512 BF16 or AMX); without, it would be slower."""
+    supported: Any = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # AMX comes with it
+    return device.type == "cpu" and supported is not None and bool(supported())
+
+
 def free_memory(device: torch.device) -> int | None:
     """Bytes that are free on ``device``, as far as the system says; None where it does not."""
     if device.type == "cpu":

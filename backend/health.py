@@ -64,10 +64,10 @@ def look(opacity: Tensor, cameras: CameraBatch) -> tuple[bool, bool]:
     origins, directions = rays(cameras, values.shape[1], values.shape[2])
     toward = np.einsum("bhwc,bc->bhw", directions, origins)
     half_chord_squared = toward**2 - (origins**2).sum(-1)[:, None, None] + 1
-    inside = torch.from_numpy(half_chord_squared > (INSIDE / 2) ** 2).to(values.device)
-    empty = bool(values.max() < EMPTY)
-    full = bool(inside.any()) and bool(values[inside].mean() > FULL)
-    return empty, full
+    inside = half_chord_squared > (INSIDE / 2) ** 2
+    shares = torch.from_numpy((inside / max(inside.sum(), 1)).astype(np.float32)).to(values.device)
+    most, mean = torch.stack([values.max(), (values * shares).sum()]).tolist()  # the device is waited for once
+    return most < EMPTY, mean > FULL
 
 
 def shell_is_full(density: Callable[[Tensor], Tensor], device: torch.device) -> bool:
@@ -88,5 +88,5 @@ def check_number(value: float, name: str) -> None:
 
 def check_parameters(parameters: Iterable[Tensor]) -> None:
     """Raise Unhealthy if a parameter is NaN or infinite."""
-    if not all(bool(torch.isfinite(p).all()) for p in parameters):
+    if not bool(torch.stack([torch.isfinite(p).all() for p in parameters]).all()):
         raise Unhealthy("nan", "The parameters became NaN or infinite.")

@@ -129,7 +129,8 @@ class LoadingSettings:
     """How the 2D models are loaded: precision, memory and what is added to them."""
 
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
-    """Of the networks; auto is the family's own half precision on an accelerator and fp32 on the CPU."""
+    """Of the networks; auto is the family's own half precision on an accelerator and fp32 on the CPU, but for the built-in
+    model's denoiser on a CPU that computes in bf16."""
     memory: Literal["auto", "fast", "careful", "tiled", "offload"] = "auto"
     """The first plan to try: all at once, one piece at a time, the VAE in tiles too, or networks in main memory; auto
     goes by the memory that is free. Where it runs out, the next plan follows."""
@@ -163,7 +164,7 @@ class OptimizeSettings:
     """log2 of a level's table."""
     grid_finest: int = bounded(44, 16, 8192)
     """Resolution of the finest level."""
-    coarse_share: float = bounded(0.0, 0.0, 1.0)
+    coarse_share: float = bounded(0.2, 0.0, 1.0)
     """Share of the run, from its start, that renders at half the resolution (at least 16 pixels)."""
     view_growth: float = bounded(0.0, 0.0, 1.0)
     """Share of the run over which the azimuths widen from near the front to the whole orbit."""
@@ -172,7 +173,7 @@ class OptimizeSettings:
     gradient_clip: float = bounded(100.0, 0.0, 1e9)
     """Largest norm of the gradient of all parameters; 0 leaves it alone."""
     samples_per_ray: int = bounded(64, 8, 1024)
-    """Steps across the ball's diameter."""
+    """Steps across the ball's diameter; half of them until all levels of the grid are active."""
     occupancy_resolution: int = bounded(48, 8, 256)
     """Side of the occupancy grid."""
     engine: Literal["auto", "torch", "numba", "tinycudann", "nvrtc"] = "auto"
@@ -211,10 +212,10 @@ class RefineSettings:
     """How much of a view is painted over at the start, as a share of the noise schedule (SDEdit)."""
     strength_end: float = bounded(0.5, 0.0, 1.0)
     """The same at the end; it moves in proportion."""
-    sampling_steps: int = bounded(12, 1, 1000)
+    sampling_steps: int = bounded(8, 1, 1000)
     """Denoising steps of a painting."""
     guidance_scale: float = bounded(3.0, 0.0, 1000.0)
-    """Classifier-free guidance scale of the paintings."""
+    """Classifier-free guidance scale of the paintings by a prompt; those by pictures keep the distillation's."""
     camera_scale: float = bounded(3.0, 0.0, 1000.0)
     """The same for the camera, where the model is told it."""
     learning_rate: float = bounded(0.005, 1e-6, 1.0)

@@ -55,6 +55,12 @@ def resolution(step: int, settings: OptimizeSettings) -> int:
     return max(16, settings.resolution // 2) if coarse else settings.resolution
 
 
+def samples_per_ray(step: int, settings: OptimizeSettings) -> int:
+    """Steps across the ball: half of them (at least 8) until all levels are active; coarse cells need no more."""
+    coarse = progress(step, settings.iterations) < ALL_LEVELS_AT
+    return max(8, settings.samples_per_ray // 2) if coarse else settings.samples_per_ray
+
+
 def loss_weights(step: int, settings: OptimizeSettings) -> LossWeights:
     """Orientation is ramped up over the first third of the run, entropy from 0 over the first half; dents come late."""
     done = progress(step, settings.iterations)

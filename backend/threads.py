@@ -48,8 +48,9 @@ def configure(device: torch.device) -> int:
     numba, torch = cast("Any", untyped_numba), cast("Any", untyped_torch)
 
     count = _thread_count()
-    torch.set_num_threads(count)
+    # Numba first: when its threads start, they tell OpenMP, which torch asks as well, to use all CPUs.
     numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
+    torch.set_num_threads(count)
     # On a GPU some kernels have no repeatable form; there a warning would only say so at each step.
     torch.use_deterministic_algorithms(device.type == "cpu")
     torch.utils.deterministic.fill_uninitialized_memory = False

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from ..devices import dtype_of
-from ..request import GuidanceSettings, LoadingSettings, ViewGuidanceSettings
+from ..request import BUILT_IN_MODEL, GuidanceSettings, LoadingSettings, ViewGuidanceSettings
 from ..settings import check
-from .combined import CombinedGuidance, WeightedGuidance
+from .combined import CombinedGuidance, WeightedGuidance, painter
 from .families import family_of, module, module_of
-from .interface import Guidance, GuidanceResult, Painter
+from .interface import Guidance, GuidanceResult, Painter, together
 from .memory import Economical, Tell, silent
 from .references import ReferencePicture
 from .vocabulary import Vocabulary
@@ -27,6 +27,8 @@ __all__ = [
     "WeightedGuidance",
     "load_guidance",
     "load_view_guidance",
+    "painter",
+    "together",
 ]
 
 
@@ -65,7 +67,7 @@ def load_guidance(
     with networks.quiet():
         added = loras.read_loras(loading.loras, folder.family)
         loras.check_used(added, tuple(folder.classes))
-        how = networks.Loading(device, loading, allow_download, tell, added)
+        how = networks.Loading(device, loading, allow_download, tell, added, light=model == BUILT_IN_MODEL)
         guidance = room.load(folder, encoders.Texts(prompt, negative_prompt, tuple(camera_prompts)), settings, how)
         _lay_out(guidance, loading, tell)
     return guidance

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import RequestError
-from .interface import Guidance, GuidanceResult
+from .interface import Guidance, GuidanceResult, Painter
 from .memory import Economical
 
 if TYPE_CHECKING:
@@ -25,6 +25,17 @@ class WeightedGuidance:
     guidance: Guidance
     weight: float
     """Not negative; a guidance of weight 0 is not asked."""
+
+
+def painter(guidance: Guidance | None) -> Painter | None:
+    """What of a guidance paints, None if nothing can: of several together the one that counts most.
+
+    A painting is one picture that one model meant, so it is not shared between models.
+    """
+    if isinstance(guidance, CombinedGuidance):
+        by_weight = sorted(guidance.parts.values(), key=lambda part: part.weight, reverse=True)
+        return next((part.guidance for part in by_weight if isinstance(part.guidance, Painter)), None)
+    return guidance if isinstance(guidance, Painter) else None
 
 
 class CombinedGuidance:

@@ -60,7 +60,8 @@ class NoiseSchedule:
     def _signal(self) -> Tensor:
         return self.alphas_cumprod.sqrt() if self.sigmas is None else 1.0 - self.sigmas
 
-    def _signal_and_noise(self, timesteps: Tensor, dimensions: int) -> tuple[Tensor, Tensor]:
+    def signal_and_noise(self, timesteps: Tensor, dimensions: int) -> tuple[Tensor, Tensor]:
+        """a and s of ``timesteps`` [B], each [B, 1, …] with as many ``dimensions``."""
         shape = (-1, *[1] * (dimensions - 1))
         if self.sigmas is not None:
             sigma = self.sigmas[timesteps].view(shape)
@@ -70,12 +71,12 @@ class NoiseSchedule:
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """x_t [B, …] of ``latents`` and ``noise`` [B, …] at ``timesteps`` [B]."""
-        signal, spread = self._signal_and_noise(timesteps, latents.ndim)
+        signal, spread = self.signal_and_noise(timesteps, latents.ndim)
         return signal * latents + spread * noise
 
     def clean(self, noisy: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """The latents x_0 [B, …] that became ``noisy`` by ``noise`` at ``timesteps`` [B], all up to :attr:`last`."""
-        signal, spread = self._signal_and_noise(timesteps, noisy.ndim)
+        signal, spread = self.signal_and_noise(timesteps, noisy.ndim)
         return (noisy - spread * noise) / signal
 
     def moved(self, noisy: Tensor, noise: Tensor, before: Tensor, after: Tensor) -> Tensor:
@@ -87,14 +88,14 @@ class NoiseSchedule:
 
     def noise_in(self, noisy: Tensor, latents: Tensor, timesteps: Tensor) -> Tensor:
         """The noise ε [B, …] by which ``latents`` became ``noisy`` at ``timesteps`` [B]."""
-        signal, spread = self._signal_and_noise(timesteps, noisy.ndim)
+        signal, spread = self.signal_and_noise(timesteps, noisy.ndim)
         return (noisy - signal * latents) / spread
 
     def noise_of(self, prediction: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:
         """The noise ε that a network's ``prediction`` [R, …] on ``noisy`` [R, …] at ``timesteps`` [R] implies."""
         if self.prediction_type == "epsilon":
             return prediction
-        signal, spread = self._signal_and_noise(timesteps, noisy.ndim)
+        signal, spread = self.signal_and_noise(timesteps, noisy.ndim)
         if self.prediction_type == "v_prediction":
             return signal * prediction + spread * noisy
         if self.prediction_type == "flow":

@@ -55,3 +55,8 @@ class Painter(Protocol):
         ``strength`` in [0, 1] says how much: at 1 nothing of the picture is left. ``generator`` is the only chance.
         """
         ...
+
+
+def together(guidance: Painter) -> int:
+    """Views that a painter paints in one call for less than one by one: its ``together``, or 1 if it says nothing."""
+    return int(getattr(guidance, "together", 1))

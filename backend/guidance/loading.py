@@ -15,7 +15,7 @@ from diffusers import AutoencoderTiny, DDPMScheduler, FlowMatchEulerDiscreteSche
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
-from ..devices import dtype_of
+from ..devices import computes_bfloat16, dtype_of
 from ..errors import ModelError
 from ..request import LoadingSettings
 from .distillation import NoiseSchedule
@@ -35,6 +35,14 @@ class Loading:
     allow_download: bool = False
     tell: Tell = silent
     loras: tuple[Lora, ...] = ()
+    light: bool = False
+    """Whether the denoiser may be in bfloat16 on a CPU that computes in it (see :meth:`denoiser_dtype`)."""
+
+    def denoiser_dtype(self, half: torch.dtype) -> torch.dtype:
+        """As :meth:`dtype`, for a denoiser alone, which needs no gradient."""
+        if self.light and self.settings.precision == "auto" and computes_bfloat16(self.device):
+            return torch.bfloat16
+        return self.dtype(half)
 
     def dtype(self, half: torch.dtype) -> torch.dtype:
         """The networks' dtype; ``half`` is the family's own half precision."""
@@ -77,6 +85,8 @@ def load_network(
             "Copy the model anew.",
         )
     add_loras(loras, part, network)
+    if network.dtype != torch.bfloat16:  # in which the CPU's convolutions are slower for it
+        network.to(memory_format=torch.channels_last)
     return network.eval().requires_grad_(False)
 
 

@@ -59,10 +59,10 @@ def load(folder: ModelFolder, texts: Texts, settings: GuidanceSettings, how: Loa
     check_parts(folder, _PARTS)
     check_scheduler(folder, _HINT)
     text = encode_once(folder, how, texts, lambda tell: encode_texts(folder, texts, how, tell))
-    dtype = how.dtype(torch.float16)
+    dtype = how.denoiser_dtype(torch.float16)
     unet = load_network(folder, "unet", UNet2DConditionModel, {"dtype": dtype}, how.loras)
     check_unet(folder, unet, _HINT)
-    vae = load_vae(folder, AutoencoderKL, dtype, how, unet.config.in_channels)
+    vae = load_vae(folder, AutoencoderKL, how.dtype(torch.float16), how, unet.config.in_channels)
     check_channels(folder, unet, vae)
     width = text.views.shape[-1]
     check_width(folder, "unet", width, unet.config.cross_attention_dim)

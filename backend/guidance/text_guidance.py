@@ -18,9 +18,8 @@ from .camera_projection import CameraProjection, camera_features
 from .conditioning import Condition, build_condition, guided_noise, inversion_noise
 from .distillation import NoiseSchedule, score_gradient
 from .interface import GuidanceResult
-from .latents import UPCAST, decode, encode, image_size, judged, overflowed, resized
-from .memory import Layout, Tell, silent
-from .repaint import repaint
+from .latent_guidance import LatentGuidance
+from .memory import Tell, silent
 from .view_prompts import TextEmbeddings
 
 if TYPE_CHECKING:
@@ -42,41 +41,22 @@ class Networks:
     """Height and width of the images that the model is shown; None for those it was trained on."""
 
 
-class TextGuidance:
-    """Score distillation through one model; see :class:`.interface.Guidance` and :class:`.interface.Painter`.
-
-    Losses and guidance arithmetic are always float32.
-    """
+class TextGuidance(LatentGuidance):
+    """Score distillation through one model; see :class:`.interface.Guidance` and :class:`.interface.Painter`."""
 
     def __init__(
         self, networks: Networks, text: TextEmbeddings, settings: GuidanceSettings, tell: Tell = silent
     ) -> None:
+        super().__init__(networks.vae, networks.denoiser, networks.schedule, networks.image_size, tell)
         if settings.perp_neg == "auto" and networks.camera is not None:
             settings = dataclasses.replace(settings, perp_neg="off")
-        self.networks, self.text, self.settings, self.tell = networks, text, settings, tell
-        self.dtype, self.device = networks.denoiser.dtype, networks.schedule.device
-        self.image_size = networks.image_size or image_size(networks.denoiser, networks.vae)
-        """Height and width of the images the model is shown."""
-        self.layout = Layout(networks.vae, networks.denoiser, self.device, self.image_size)
+        self.networks, self.text, self.settings = networks, text, settings
 
     def network_output(
         self, noisy: Tensor, timesteps: Tensor, tokens: Tensor, mask: Tensor | None, pooled: Tensor | None
     ) -> Tensor:
         """What the denoiser predicts [R, C, h, w] of ``noisy`` [R, C, h, w] (its dtype) at ``timesteps`` [R]."""
         raise NotImplementedError
-
-    def encode(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Latents [B, C, h, w] float32 of ``images`` [B, 3, H, W] (sRGB in [0, 1]), differentiable.
-
-        One sample of the encoder's distribution, drawn with ``generator``, as the model saw them in training.
-        """
-        state, shown = generator.get_state(), resized(images, self.image_size)
-        latents = encode(self.networks.vae, shown, generator)
-        if overflowed(self.networks.vae, latents.detach()):
-            self.tell(UPCAST)
-            generator.set_state(state)
-            latents = encode(self.networks.vae, shown, generator)
-        return latents
 
     def condition(self, cameras: CameraBatch) -> Condition:
         """What the network is asked about views from ``cameras``."""
@@ -114,7 +94,7 @@ class TextGuidance:
         Images of any size are resized to the model's own. The gradient has the images' device.
         """
         images = images.detach().float().requires_grad_(True)
-        state = generator.get_state()
+        before = generator.clone_state()
         latents = self.encode(images.to(self.device), generator)
         with torch.inference_mode():
             condition = self.condition(cameras)
@@ -127,14 +107,7 @@ class TextGuidance:
 
             schedule = self.networks.schedule
             score = score_gradient(latents, predict, schedule, self.settings, progress, generator, invert)
-        result = judged(images, latents, score, len(condition.tokens))
-        if overflowed(self.networks.vae, result.gradient):
-            self.tell(UPCAST)
-            again = torch.Generator(generator.device)
-            again.set_state(state)
-            latents = self.encode(images.to(self.device), again)
-            result = judged(images, latents, score, len(condition.tokens))
-        return result
+        return self.judge(images, latents, score, len(condition.tokens), before)
 
     @torch.inference_mode()
     def repaint(
@@ -153,19 +126,4 @@ class TextGuidance:
         def predict(noisy: Tensor, timesteps: Tensor) -> Tensor:
             return guided_noise(self.predict_noise, noisy, timesteps, condition, guidance)
 
-        latents = self.encode(images.float().to(self.device), generator)
-        steps = settings.sampling_steps
-        painted = repaint(latents, predict, self.networks.schedule, strength, steps, generator)
-        size = (images.shape[-2], images.shape[-1])
-        return resized(self._decode(painted), size).clamp(0.0, 1.0).to(images.device)
-
-    def economise(self) -> str | None:
-        """See :meth:`.memory.Economical.economise`."""
-        return self.layout.economise()
-
-    def _decode(self, latents: Tensor) -> Tensor:
-        images = decode(self.networks.vae, latents)
-        if overflowed(self.networks.vae, images):
-            self.tell(UPCAST)
-            images = decode(self.networks.vae, latents)
-        return images.clamp(0.0, 1.0)
+        return self.paint(images, predict, strength, settings.sampling_steps, generator)

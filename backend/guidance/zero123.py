@@ -27,14 +27,15 @@ from torch.nn import functional
 from transformers import CLIPVisionModelWithProjection
 
 from ..errors import ModelError
-from ..request import ViewGuidanceSettings
+from ..request import RefineSettings, ViewGuidanceSettings
 from .distillation import NoiseSchedule, score_gradient
 from .fitting import chosen_size
 from .interface import GuidanceResult
 from .inversion import inversion_scale
-from .latents import UPCAST, encode, factor, image_size, judged, overflowed, resized
+from .latent_guidance import LatentGuidance
+from .latents import factor, image_size, overflowed
 from .loading import Loading, check_scheduler, check_unet, load_network, load_schedule, load_vae, loaded
-from .memory import Layout, Tell, silent
+from .memory import Tell, silent
 from .model_folder import ModelFolder, check_part, read_json, weights_variant
 from .references import ReferencePicture, check_references, pictures_before_white, reference_cameras
 from .relative_pose import (
@@ -107,11 +108,8 @@ class ViewCondition:
     """[B] float32, how much each view counts."""
 
 
-class Zero123Guidance:
-    """Score distillation from pictures; see :class:`.interface.Guidance`.
-
-    Losses and guidance arithmetic are always float32.
-    """
+class Zero123Guidance(LatentGuidance):
+    """Score distillation from pictures; see :class:`.interface.Guidance` and :class:`.interface.Painter`."""
 
     def __init__(
         self,
@@ -120,25 +118,8 @@ class Zero123Guidance:
         settings: ViewGuidanceSettings,
         tell: Tell = silent,
     ) -> None:
-        self.networks, self.references, self.settings, self.tell = networks, references, settings, tell
-        self.dtype, self.device = networks.unet.dtype, networks.schedule.device
-        self.image_size = networks.image_size or image_size(networks.unet, networks.vae)
-        """Height and width of the images the model is shown."""
-        self.layout = Layout(networks.vae, networks.unet, self.device, self.image_size)
-
-    def encode(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Latents [B, C, h, w] float32 of ``images`` [B, 3, H, W] (sRGB in [0, 1]), differentiable; one sample."""
-        state, shown = generator.get_state(), resized(images, self.image_size)
-        latents = encode(self.networks.vae, shown, generator)
-        if overflowed(self.networks.vae, latents.detach()):
-            self.tell(UPCAST)
-            generator.set_state(state)
-            latents = encode(self.networks.vae, shown, generator)
-        return latents
-
-    def economise(self) -> str | None:
-        """See :meth:`.memory.Economical.economise`."""
-        return self.layout.economise()
+        super().__init__(networks.vae, networks.unet, networks.schedule, networks.image_size, tell)
+        self.networks, self.references, self.settings = networks, references, settings
 
     def condition(self, cameras: CameraBatch) -> ViewCondition:
         """What the network is asked about views from ``cameras``."""
@@ -198,7 +179,7 @@ class Zero123Guidance:
         Images of any size are resized to the model's own. The gradient has the images' device.
         """
         settings = self.settings
-        images, state = images.detach().float().requires_grad_(True), generator.get_state()
+        images, before = images.detach().float().requires_grad_(True), generator.clone_state()
         latents = self.encode(images.to(self.device), generator)
         with torch.inference_mode():
             condition = self.condition(cameras)
@@ -212,14 +193,24 @@ class Zero123Guidance:
             score = score_gradient(latents, predict, self.networks.schedule, settings, progress, generator, invert)
             weighted = condition.scales.view(-1, 1, 1, 1) * score.gradient
             score = dataclasses.replace(score, gradient=weighted)
-        evaluations = len(latents) + len(condition.tokens)
-        result = judged(images, latents, score, evaluations)
-        if overflowed(self.networks.vae, result.gradient):
-            self.tell(UPCAST)
-            again = torch.Generator(generator.device)
-            again.set_state(state)
-            result = judged(images, self.encode(images.to(self.device), again), score, evaluations)
-        return result
+        return self.judge(images, latents, score, len(latents) + len(condition.tokens), before)
+
+    @torch.inference_mode()
+    def repaint(
+        self,
+        images: Tensor,
+        cameras: CameraBatch,
+        strength: float,
+        settings: RefineSettings,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """See :meth:`.interface.Painter.repaint`; guided as the distillation is."""
+        condition, scale = self.condition(cameras), self.settings.guidance_scale
+
+        def predict(noisy: Tensor, timesteps: Tensor) -> Tensor:
+            return self.guided_noise(noisy, timesteps, condition, scale)
+
+        return self.paint(images, predict, strength, settings.sampling_steps, generator)
 
     def _tensor(self, values: NDArray[Any]) -> Tensor:
         return torch.as_tensor(values, dtype=torch.float32, device=self.device)

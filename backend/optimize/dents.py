@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..cameras import rays
+from ..cameras import rays_of
 from ..rendering.openness import DIRECTIONS, openness
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 INTERVAL = 16
 """Steps between two looks for dents."""
-RAYS, SAMPLES = 512, 64
-"""Rays a step, and points of each, that mark what is seen through."""
+RAYS, SAMPLES = 832, 48
+"""Rays a step, and points of each inside the ball, that mark what is seen through if they pass the object."""
 CLEAR = 0.5
 """Below this opacity one sees past the object."""
 WINDOW = 0.15
@@ -64,22 +64,25 @@ class Dents(nn.Module):
         self.register_buffer("share", torch.zeros((), device=device))
 
     def see(self, cameras: CameraBatch, opacity: Tensor, step: int, rng: np.random.Generator) -> None:
-        """Mark the cells along some of the rays that pass the object; ``opacity`` [B, H, W] is the step's view."""
-        pick = rng.random(RAYS)
-        clear = (opacity.detach() < CLEAR).flatten().nonzero()[:, 0].cpu().numpy()
-        if not len(clear):
-            return
-        height, width = opacity.shape[1:]
-        origins, directions = rays(cameras, height, width)
-        chosen = clear[(pick * len(clear)).astype(np.int64)]
-        start, way = origins[chosen // (height * width)], directions.reshape(-1, 3)[chosen]
-        nearest = -(start * way).sum(1, keepdims=True)
-        along = nearest + np.linspace(-1, 1, SAMPLES, dtype=np.float32)
-        points = start[:, None] + along[..., None] * way[:, None]
-        points = points[(points**2).sum(-1) < 1.0]
-        half = self.passed.shape[0] / 2
-        cell = torch.from_numpy(((points + 1.0) * half).astype(np.int64)).to(self.passed.device)
-        self.passed[cell[:, 0], cell[:, 1], cell[:, 2]] = step
+        """Mark the cells along some of the rays that pass the object; ``opacity`` [B, H, W] is the step's view.
+
+        Rays are drawn before anybody knows which of them pass, so the device is not waited for.
+        """
+        batch, height, width = opacity.shape
+        image = rng.integers(batch, size=RAYS)
+        pixel = rng.integers((height, width), size=(RAYS, 2))
+        place = ((pixel[:, ::-1] + 0.5) / (width, height) * 2.0 - 1.0) * (1.0, -1.0)
+        start, way = rays_of(cameras[image], place)
+        middle = start - (start * way).sum(1, keepdims=True) * way
+        half = np.sqrt(np.maximum(1.0 - (middle**2).sum(1), 0.0))
+        along = half[:, None] * np.linspace(-1, 1, SAMPLES, dtype=np.float32)
+        side = self.passed.shape[0]
+        points = middle[:, None] + along[..., None] * way[:, None]
+        cell = np.clip(((points + 1.0) * (side / 2)).astype(np.int64), 0, side - 1)
+        flat = torch.from_numpy((cell[..., 0] * side + cell[..., 1]) * side + cell[..., 2]).to(self.passed.device)
+        hit = torch.from_numpy((image * height + pixel[:, 0]) * width + pixel[:, 1]).to(opacity.device)
+        seen = torch.where(opacity.detach().reshape(-1)[hit] < CLEAR, step, -1).to(torch.int32)
+        self.passed.view(-1).scatter_reduce_(0, flat.view(-1), seen.repeat_interleave(SAMPLES), "amax")
 
     def look(self, occupancy: OccupancyGrid, step: int, iterations: int) -> None:
         """Find the dents of what the occupancy grid knows to be solid."""

@@ -31,7 +31,7 @@ from ..errors import Cancelled, DivergedError, RequestError
 from ..events import Event, Message, Preview, Progress
 from ..field import Field
 from ..files import write_atomically
-from ..guidance import Economical, Guidance, GuidanceResult, Painter
+from ..guidance import Economical, Guidance, GuidanceResult, painter, together
 from ..health import Unhealthy, check_number, check_parameters, look, shell_is_full
 from ..reference_files import ReferenceView
 from ..rendering import OccupancyGrid, Renderer, RenderOutput, Shading, linear_to_srgb, sample_light, srgb_to_linear
@@ -82,7 +82,7 @@ def optimize(
 
 def total_steps(request: Request, guidance: Guidance | None) -> int:
     """Steps of both parts of a run; there is a second part where the guidance can paint."""
-    return request.optimize.iterations + (request.refine.iterations if isinstance(guidance, Painter) else 0)
+    return request.optimize.iterations + (request.refine.iterations if painter(guidance) is not None else 0)
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,7 @@ class _Loop:
         self.settings = request.optimize
         self.folder = folder
         self.guidance = guidance
+        self.painter = painter(guidance)
         self.pictures = pictures
         self.device = device
         self.report = report
@@ -116,6 +117,7 @@ class _Loop:
         self.saved_at = -1
         self.recent: deque[float] = deque(maxlen=50)
         self.reported = 0.0
+        self.white_share = request.view_guidance.white_share if request.shows_pictures else 0.0
         self.steps = total_steps(request, guidance)
         self.previewed = time.perf_counter()
         self._adopt(RunState.fresh(request, device))
@@ -189,6 +191,7 @@ class _Loop:
     def _step(self, step: int) -> None:
         state = self.state
         self._set_levels(step)
+        self.renderer.samples_per_ray = schedules.samples_per_ray(step, self.settings)
         self._set_learning_rate(step)
         state.occupancy.update(state.field.density, step, state.rng)
         known = self._look(step)
@@ -251,28 +254,35 @@ class _Loop:
 
     def _fit(self, step: int) -> _Views:
         """Views beside what the guidance made of them, at a step of the second part."""
-        assert isinstance(self.guidance, Painter)
+        assert self.painter is not None
         state, settings = self.state, self.request.refine
-        now, paintings, side = turn(step, self.settings.batch_size, settings), state.paintings, self.settings.resolution
+        paintings, now = state.paintings, turn(step, self.settings.batch_size, settings, together(self.painter))
         if now.begins:
-            paintings.aim(self._cameras(settings.views, self.settings.iterations), state.rng)
-        cameras = paintings.cameras(now.slots)
-        background = srgb_to_linear(paintings.backgrounds[now.slots])[:, None, None].expand(-1, side, side, -1)
-        shading = Shading("albedo", None, schedules.AMBIENT, schedules.DIFFUSE)
-        output = self.renderer.render(cameras, side, side, shading=shading, background=background, rng=state.rng)
-        images = linear_to_srgb(output.rgb).permute(0, 3, 1, 2)
-        if now.paints:
+            paintings.aim(self._cameras(settings.views, self.settings.iterations), state.rng, self.white_share)
+        if now.painted:
+            with torch.no_grad():
+                _, cameras, images = self._unlit(now.painted)
             share = strength(schedules.progress(step, settings.iterations), settings)
-            painted = self.guidance.repaint(images.detach(), cameras, share, settings, state.generator)
+            painted = self.painter.repaint(images, cameras, share, settings, state.generator)
             check_number(float(painted.mean()), "painting")
-            paintings.keep(now.slots, painted)
+            paintings.keep(now.painted, painted)
+        output, cameras, images = self._unlit(now.slots)
         gradient, loss = painting_error(images, paintings.shown(now.slots))
         check_number(loss, "paintings' loss")
         return _Views(output, cameras, images, GuidanceResult(gradient, loss))
 
+    def _unlit(self, slots: list[int]) -> tuple[RenderOutput, CameraBatch, Tensor]:
+        """The field as paintings are fitted, from their cameras and before their backgrounds; also in sRGB."""
+        state, side = self.state, self.settings.resolution
+        cameras = state.paintings.cameras(slots)
+        background = srgb_to_linear(state.paintings.backgrounds[slots])[:, None, None].expand(-1, side, side, -1)
+        shading = Shading("albedo", None, schedules.AMBIENT, schedules.DIFFUSE)
+        output = self.renderer.render(cameras, side, side, shading=shading, background=background, rng=state.rng)
+        return output, cameras, linear_to_srgb(output.rgb).permute(0, 3, 1, 2)
+
     def _set_learning_rate(self, step: int) -> None:
         state, fitting = self.state, step - self.settings.iterations
-        if fitting < 0 or not isinstance(self.guidance, Painter):
+        if fitting < 0 or self.painter is None:
             state.set_learning_rate(schedules.learning_rate_factor(step, self.settings))
             return
         if fitting == 0:  # what Adam knows is the size of another loss's gradients
@@ -301,7 +311,7 @@ class _Loop:
     def _background(self, cameras: CameraBatch, side: int) -> Tensor:
         """One random colour (uniform in sRGB, as people see), white, or the learned background; linear."""
         colour, learned = self.state.rng.random(3), self.state.rng.random()
-        if self.request.shows_pictures and self.state.rng.random() < self.request.view_guidance.white_share:
+        if self.white_share and self.state.rng.random() < self.white_share:
             return torch.ones(3, device=self.device)
         if learned >= self.settings.learned_background:
             return srgb_to_linear(torch.tensor(colour, dtype=torch.float32, device=self.device))

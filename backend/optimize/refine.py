@@ -45,19 +45,27 @@ class Turn:
     """Of the views, B of them."""
     begins: bool
     """A round of painting begins: cameras are drawn anew."""
-    paints: bool
-    """These views are painted anew."""
+    painted: list[int]
+    """Views that are painted anew before: those of this turn and of the next ones, or none."""
 
 
-def turn(step: int, batch: int, settings: RefineSettings) -> Turn:
-    """The turn at a ``step`` of this part. Neighbouring turns show views from far apart."""
-    views = settings.views
-    first = step * batch
+def turn(step: int, batch: int, settings: RefineSettings, together: int = 1) -> Turn:
+    """The turn at a ``step`` of this part. Neighbouring turns show views from far apart.
+
+    Up to ``together`` views are painted at once, at the first turn of theirs.
+    """
+    views, turns = settings.views, max(1, together // batch)
     stride = next(s for s in range(max(1, round(0.382 * views)), views + 1) if np.gcd(s, views) == 1)
-    slots = [(index * stride) % views for index in range(first, first + batch)]
-    sweep = first // views
-    begins = sweep % settings.visits == 0 and (step == 0 or (first - batch) // views != sweep)
-    return Turn(slots, begins, sweep % settings.visits == 0)
+
+    def slots(at: int) -> list[int]:
+        return [(index * stride) % views for index in range(at * batch, (at + 1) * batch)]
+
+    sweep = step * batch // views
+    start = -(-sweep * views // batch)
+    if sweep % settings.visits or (step - start) % turns:
+        return Turn(slots(step), False, [])
+    painted = [slot for at in range(step, step + turns) if at * batch // views == sweep for slot in slots(at)]
+    return Turn(slots(step), step == start, list(dict.fromkeys(painted)))
 
 
 class Paintings(nn.Module):
@@ -83,12 +91,14 @@ class Paintings(nn.Module):
         self.register_buffer("lenses", torch.zeros((views, 4)))
         self.register_buffer("prompts", torch.zeros(views, dtype=torch.int64))
 
-    def aim(self, cameras: CameraBatch, rng: np.random.Generator) -> None:
-        """Take V new cameras, and a random background for each."""
+    def aim(self, cameras: CameraBatch, rng: np.random.Generator, white_share: float = 0.0) -> None:
+        """Take V new cameras, and a background for each: a random colour, or white for a share of them."""
         self.camera_to_world.copy_(torch.from_numpy(cameras.camera_to_world))
         self.lenses.copy_(torch.from_numpy(np.concatenate([cameras.focal, cameras.center], axis=1)))
         self.prompts.copy_(torch.from_numpy(cameras.prompt))
         self.backgrounds.copy_(torch.from_numpy(rng.random(tuple(self.backgrounds.shape), dtype=np.float32)))
+        if white_share:
+            self.backgrounds[torch.from_numpy(rng.random(len(cameras)) < white_share)] = 1.0
 
     def cameras(self, slots: list[int]) -> CameraBatch:
         """The cameras of some views."""

@@ -1,7 +1,8 @@
 """Compiled loops for the CPU: marching, transmittance weights, accumulation. Needs numba.
 
 Each has a twin in plain PyTorch (:mod:`.march`, :mod:`.composite`) that gives the same samples and the same values.
-One thread: they take 2 to 3 ms of a 64 × 64 picture, and Numba's thread pool beside torch's costs more than it gives.
+Marching, the dearest of them, may be shared among the field's worker threads; the others are quicker than waking one.
+Numba's own thread pool beside torch's would cost more than it gives.
 """
 
 from __future__ import annotations
@@ -62,16 +63,22 @@ def find_samples(
     seed: Any,
     jitter: Any,
     first_counter: Any,
-    stride: Any,
-) -> Any:
-    """The intervals of each ray whose sample lies in an occupied cell: indices [R, stride] and how many [R]."""
-    n_rays = origins.shape[0]
+    kept: Any,
+    counts: Any,
+    share: Any,
+    shares: Any,
+) -> None:
+    """The intervals of each ray whose sample lies in an occupied cell: ``kept`` [R, stride] and ``counts`` [R].
+
+    A share has every ``shares``-th block of 64 rays.
+    """
+    n_rays, stride = kept.shape
     resolution = occupied.shape[0]
     half = _F32(resolution * 0.5)
     cell_size = 2.0 / resolution
-    kept = np.empty((n_rays, stride), np.int32)
-    counts = np.zeros(n_rays, np.int64)
     for r in range(n_rays):
+        if (r // 64) % shares != share:
+            continue
         ox, oy, oz = origins[r, 0], origins[r, 1], origins[r, 2]
         dx, dy, dz = directions[r, 0], directions[r, 1], directions[r, 2]
         count = 0
@@ -99,7 +106,6 @@ def find_samples(
             # Every interval that ends before the exit has its sample in this empty cell.
             k = max(k + 1, int((offset + ahead - 1e-5) / step))
         counts[r] = count
-    return kept, counts
 
 
 @njit(cache=True, nogil=True)
@@ -134,6 +140,51 @@ def pack_samples(
             widths[i] = width
             rays[i] = r
     return positions, distances, widths, rays
+
+
+@njit(cache=True, nogil=True)
+def in_front(positions: Any, widths: Any, offsets: Any, core: Any, opaque: Any) -> Any:
+    """Which samples [N] lie before the optical depth ``opaque``, by the densities ``core`` [R, R, R] of their cells."""
+    resolution = core.shape[0]
+    half = _F32(resolution * 0.5)
+    kept = np.zeros(widths.shape[0], np.bool_)
+    for r in range(offsets.shape[0] - 1):
+        depth = 0.0
+        for i in range(offsets[r], offsets[r + 1]):
+            if depth >= opaque:
+                break
+            kept[i] = True
+            ix = min(max(int((positions[i, 0] + _F32(1.0)) * half), 0), resolution - 1)
+            iy = min(max(int((positions[i, 1] + _F32(1.0)) * half), 0), resolution - 1)
+            iz = min(max(int((positions[i, 2] + _F32(1.0)) * half), 0), resolution - 1)
+            depth += core[ix, iy, iz] * widths[i]
+    return kept
+
+
+@njit(cache=True, nogil=True)
+def select(kept: Any, positions: Any, distances: Any, widths: Any, rays: Any, offsets: Any) -> Any:
+    """The samples of a mask [N], packed anew: positions, distances, widths, rays and offsets."""
+    total = 0
+    for i in range(kept.shape[0]):
+        total += kept[i]
+    new_positions = np.empty((total, 3), np.float32)
+    new_distances = np.empty(total, np.float32)
+    new_widths = np.empty(total, np.float32)
+    new_rays = np.empty(total, np.int64)
+    new_offsets = np.empty_like(offsets)
+    count = 0
+    for r in range(offsets.shape[0] - 1):
+        new_offsets[r] = count
+        for i in range(offsets[r], offsets[r + 1]):
+            if kept[i]:
+                for axis in range(3):
+                    new_positions[count, axis] = positions[i, axis]
+                new_distances[count] = distances[i]
+                new_widths[count] = widths[i]
+                new_rays[count] = rays[i]
+                count += 1
+    new_offsets[offsets.shape[0] - 1] = count
+    return new_positions, new_distances, new_widths, new_rays, new_offsets
 
 
 @njit(cache=True, nogil=True)

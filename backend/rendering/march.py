@@ -13,9 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..field.workers import run_shares, share_count
 from .compiled import kernels_for
 from .occupancy import OccupancyGrid
 from .randomness import uniform
+
+
+_SHARED_RAYS = 1024
+"""Rays of a thread at the least; waking it for fewer saves nothing."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,9 @@ class Samples:
 
     def select(self, kept: Tensor) -> Samples:
         """The samples of a boolean mask [N]."""
+        if (kernels := kernels_for(kept.device)) is not None:
+            own = (self.positions, self.distances, self.widths, self.rays, self.offsets)
+            return Samples(*map(torch.from_numpy, kernels.select(kept.numpy(), *(each.numpy() for each in own))))
         counts = torch.zeros(len(kept) + 1, dtype=torch.int64, device=kept.device)
         counts[1:] = kept.cumsum(0)
         index = kept.nonzero()[:, 0]
@@ -101,17 +109,15 @@ def _march_compiled(
     near_, length_ = near.numpy(), length.numpy()
     noise = (np.uint32(seed or 0), seed is not None, rays.first * samples_per_ray)
     width = np.float32(step)
-    kept, counts = kernels.find_samples(
-        origins,
-        directions,
-        near_,
-        length_,
-        occupancy.binary.numpy(),
-        occupancy.blocks.numpy(),
-        width,
-        *noise,
-        samples_per_ray,
-    )
+    kept, counts = np.empty((len(rays), samples_per_ray), np.int32), np.empty(len(rays), np.int64)
+    occupied, blocks = occupancy.binary.numpy(), occupancy.blocks.numpy()
+
+    def find(share: int, shares: int) -> None:
+        kernels.find_samples(
+            origins, directions, near_, length_, occupied, blocks, width, *noise, kept, counts, share, shares
+        )
+
+    run_shares(find, share_count(len(rays) // _SHARED_RAYS))
     offsets = np.zeros(len(counts) + 1, np.int64)
     np.cumsum(counts, out=offsets[1:])
     packed = kernels.pack_samples(origins, directions, near_, length_, kept, offsets, width, *noise)

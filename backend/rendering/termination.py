@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from .compiled import kernels_for
 from .composite import accumulate, depth_before
 from .march import Samples
 from .occupancy import OccupancyGrid
@@ -55,8 +56,7 @@ def query_visible(field: RadianceField, occupancy: OccupancyGrid, samples: Sampl
 
     What is left out lies behind an optical depth of ``OPAQUE``.
     """
-    guess = depth_before(occupancy.core_density(samples.positions), samples.widths, samples.offsets)
-    likely = guess < OPAQUE
+    likely = _in_front(occupancy, samples)
     front = samples.select(likely)
     sampled = field.query(front.positions)
     depth = accumulate(front.widths, sampled.density.detach()[:, None], front.offsets)[:, 0]
@@ -74,3 +74,11 @@ def query_visible(field: RadianceField, occupancy: OccupancyGrid, samples: Sampl
         torch.zeros_like(density).index_copy(0, order, density),
         torch.zeros_like(albedo).index_copy(0, order, albedo),
     )
+
+
+def _in_front(occupancy: OccupancyGrid, samples: Samples) -> Tensor:
+    """Which samples [N] the occupancy grid's densities leave in sight."""
+    if (kernels := kernels_for(samples.widths.device)) is not None:
+        arrays = (each.numpy() for each in (samples.positions, samples.widths, samples.offsets, occupancy.core))
+        return torch.from_numpy(kernels.in_front(*arrays, OPAQUE))
+    return depth_before(occupancy.core_density(samples.positions), samples.widths, samples.offsets) < OPAQUE

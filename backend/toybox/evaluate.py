@@ -153,7 +153,7 @@ def main() -> None:
     parser.add_argument("--sheet", type=Path)
     parser.add_argument("--judge", type=Path, default=Path("out/judge.pt"), help="trained and kept there if missing")
     parser.add_argument("--colours", type=int, default=3, help="colours per kind and view")
-    parser.add_argument("--scale", type=float, default=3.0, help="guidance scale of the samples")
+    parser.add_argument("--scale", type=float, default=5.0, help="guidance scale of the samples")
     arguments = parser.parse_args()
     report = json.dumps(
         evaluate(arguments.folder, arguments.judge, arguments.sheet, arguments.colours, arguments.scale), indent=2

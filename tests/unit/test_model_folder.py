@@ -117,6 +117,8 @@ def test_the_vocabulary_of_a_folder_is_kept(folder: Path):
         load(folder, negative="ugly")
     with pytest.raises(VocabularyError, match='"blue"'):
         load(folder, prompt="a red duck", camera_prompts=("a red duck", "a blue duck"))
+    with pytest.raises(VocabularyError, match='"blue"'):
+        load(folder, prompt="a red duck", camera_prompts=("a red duck", "a blue duck"))
     with pytest.raises(VocabularyError, match='"dukc"') as caught:
         load(folder, prompt="a dukc")
     assert 'Did you mean "duck"?' in caught.value.hint

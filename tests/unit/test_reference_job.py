@@ -23,10 +23,10 @@ from backend.guidance.zero123 import Zero123Guidance
 from backend.job import _load_guidance, run_job
 from backend.reference import FixedCamera, ReferenceImage, resolved
 from backend.reference_files import bind, prepare
-from backend.request import LoadingSettings, ReferenceSettings, Request, ViewGuidanceSettings
+from backend.request import LoadingSettings, ReferenceSettings, RefineSettings, Request, ViewGuidanceSettings
 from tests.unit import tiny_model, tiny_zero123
 from tests.unit.reference_world import write_picture
-from tests.unit.silhouette import small_request
+from tests.unit.silhouette import BluePainter, small_request
 
 CPU = torch.device("cpu")
 SETTINGS = ReferenceSettings(rays=16, resolution=32, resolution_start=16)
@@ -373,13 +373,33 @@ def test_a_guided_job_resumes_to_the_same_mesh(
     picture: Path, view_model: Path, text_model: Path, tmp_path: Path
 ) -> None:
     request = guided(picture, view_model, prompt="a red duck", model=str(text_model))
-    request = request.replace(optimize=dataclasses.replace(request.optimize, iterations=8))
+    request = request.replace(
+        optimize=dataclasses.replace(request.optimize, iterations=8),
+        refine=RefineSettings(iterations=6, views=4, visits=1, sampling_steps=2),
+    )
     whole = run_job(request, tmp_path / "whole", nothing, never)
     with pytest.raises(Cancelled):
         run_job(request, tmp_path / "parts", *stop_after(5))
+    with pytest.raises(Cancelled):
+        run_job(request, tmp_path / "parts", *stop_after(12))
     run_job(request, tmp_path / "parts", nothing, never)
     assert (tmp_path / "parts" / "mesh.glb").read_bytes() == (whole / "mesh.glb").read_bytes()
     assert json.loads((whole / "metrics.json").read_text())["optimize"]["loss"] > 0
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_steps_of_the_picture_alone_ask_no_model_but_for_paintings(
+    picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: bool
+) -> None:
+    blue = BluePainter()
+    monkeypatch.setattr(backend.guidance, "load_view_guidance", lambda *_: blue)
+    reference = dataclasses.replace(SETTINGS, alone=alone, interval=3)
+    painted = RefineSettings(iterations=6, views=4, visits=1, sampling_steps=2)
+    request = guided(picture, "toybox-views", reference=reference, refine=painted)
+    metrics = json.loads((run_job(request, tmp_path / "job", nothing, never) / "metrics.json").read_text())
+    assert metrics["optimize"]["steps"] == 18
+    assert blue.calls == (8 if alone else 12)
+    assert len(blue.painted) == 6
 
 
 def test_a_model_that_is_missing_or_of_another_family_leaves_nothing(

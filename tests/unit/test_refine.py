@@ -16,7 +16,7 @@ from torch import Tensor
 from backend.cameras import orbit_cameras
 from backend.errors import Cancelled
 from backend.events import Event, Progress
-from backend.guidance import Guidance, Painter
+from backend.guidance import CombinedGuidance, Guidance, Painter, WeightedGuidance, painter
 from backend.guidance.distillation import NoiseSchedule
 from backend.guidance.repaint import repaint
 from backend.optimize import optimize
@@ -46,19 +46,33 @@ def run(request: Request, folder: Path, guidance: Guidance, stop_at: int = -1) -
     return *optimize(request, folder, guidance, CPU, events.append, lambda: next(calls) == stop_at), events
 
 
+@pytest.mark.parametrize("together", [1, 4, 8])
 @pytest.mark.parametrize("batch", [1, 2, 4])
 @pytest.mark.parametrize("views", [1, 6, 32])
-def test_every_view_is_visited_as_often_and_painted_once_a_round(batch: int, views: int) -> None:
+def test_every_view_is_visited_as_often_and_painted_once_a_round(batch: int, views: int, together: int) -> None:
     settings = RefineSettings(views=views, visits=3)
     steps = 2 * 3 * views // batch
-    turns = [turn(step, batch, settings) for step in range(steps)]
+    turns = [turn(step, batch, settings, together) for step in range(steps)]
     assert set(Counter(slot for each in turns for slot in each.slots).values()) == {steps * batch // views}
     if views % batch == 0:
         assert sum(each.begins for each in turns) == 2
-        painted = Counter(slot for each in turns if each.paints for slot in each.slots)
+        painted = Counter(slot for each in turns for slot in each.painted)
         assert set(painted.values()) == {2}
+        assert max(len(each.painted) for each in turns) == min(max(together, batch), views)
     assert turns[0].begins
-    assert turns[0].paints
+    assert turns[0].painted
+
+
+@pytest.mark.parametrize(("batch", "together"), [(1, 1), (1, 8), (2, 8), (3, 4)])
+def test_no_view_is_fitted_before_it_is_painted_in_its_round(batch: int, together: int) -> None:
+    settings, fresh = RefineSettings(views=32, visits=2), set[int]()
+    for step in range(32 * 4 // batch):
+        now = turn(step, batch, settings, together)
+        if now.begins:
+            fresh.clear()
+        fresh.update(now.painted)
+        if step * batch % 64 <= 32 - batch:
+            assert set(now.slots) <= fresh, step
 
 
 def test_neighbouring_turns_show_views_from_far_apart() -> None:
@@ -119,6 +133,34 @@ def test_a_model_that_knows_the_picture_paints_it(strength: float) -> None:
     assert torch.allclose(painted, known, atol=1e-3)
 
 
+def test_few_steps_of_the_second_order_come_nearer_to_many_than_ddims() -> None:
+    noise = schedule()
+    spread = torch.rand((1, 4, 1, 1), generator=torch.Generator().manual_seed(1)) + 0.2
+
+    def predict(noisy: Tensor, t: Tensor) -> Tensor:
+        """The best guess of the noise where clean latents are normal with that ``spread``."""
+        signal, sigma = noise.signal_and_noise(t, 4)
+        clean = signal * spread**2 / ((signal * spread) ** 2 + sigma**2) * noisy
+        return noise.noise_in(noisy, clean, t)
+
+    def painted(steps: int) -> Tensor:
+        return repaint(latents, predict, noise, 0.75, steps, torch.Generator().manual_seed(0))
+
+    def by_ddim(steps: int) -> Tensor:
+        times = [torch.full((2,), round(0.75 * 999) * i // steps) for i in range(steps, -1, -1)]
+        drawn = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
+        noisy = noise.add_noise(latents, drawn, times[0])
+        for before, after in zip(times[:-1], times[1:-1], strict=False):
+            noisy = noise.moved(noisy, predict(noisy, before), before, after)
+        return noise.clean(noisy, predict(noisy, times[-2]), times[-2])
+
+    latents = torch.randn((2, 4, 8, 8), generator=torch.Generator().manual_seed(2)) * spread
+    truth = by_ddim(700)
+    away = {steps: float((painted(steps) - truth).square().mean()) for steps in (8, 16)}
+    ddim = {steps: float((by_ddim(steps) - truth).square().mean()) for steps in (8, 12)}
+    assert away[16] < away[8] < ddim[12] < ddim[8]
+
+
 def test_strength_zero_paints_nothing() -> None:
     latents = torch.randn((1, 4, 8, 8))
     assert repaint(latents, lambda *_: pytest.fail("asked"), schedule(), 0.0, 10, torch.Generator()) is latents
@@ -145,15 +187,15 @@ def test_a_diffusion_model_paints(tmp_path: Path) -> None:
 
 
 def test_the_field_follows_the_paintings(tmp_path: Path) -> None:
-    painter = BluePainter()
+    blue = BluePainter()
     request = REQUEST.replace(refine=dataclasses.replace(SETTINGS, iterations=240))
-    field, occupancy, metrics, events = run(request, tmp_path, painter)
+    field, occupancy, metrics, events = run(request, tmp_path, blue)
     assert metrics["steps"] == 264
     assert [e for e in events if isinstance(e, Progress)][-1].total == 264
-    assert len(painter.painted) == 240 // 4
-    strengths = [strength for strength, _ in painter.painted]
+    assert len(blue.painted) == 240 // 4
+    strengths = [strength for strength, _ in blue.painted]
     assert strengths == sorted(strengths, reverse=True)
-    assert len({float(cameras.azimuth[0]) for _, cameras in painter.painted}) == len(painter.painted)
+    assert len({float(cameras.azimuth[0]) for _, cameras in blue.painted}) == len(blue.painted)
     cameras = orbit_cameras([10.0, -150.0], 20.0, 3.0, 40.0)
     with torch.no_grad():
         renderer = Renderer(field, occupancy, 48)
@@ -168,10 +210,10 @@ def test_a_guidance_that_cannot_paint_has_no_second_part(tmp_path: Path) -> None
 
 
 def test_no_second_part_where_none_is_wanted(tmp_path: Path) -> None:
-    painter = BluePainter()
+    blue = BluePainter()
     request = REQUEST.replace(refine=RefineSettings(iterations=0))
-    assert run(request, tmp_path, painter)[2]["steps"] == 24
-    assert not painter.painted
+    assert run(request, tmp_path, blue)[2]["steps"] == 24
+    assert not blue.painted
 
 
 @pytest.mark.parametrize("step", [24, 33, 60])
@@ -191,3 +233,24 @@ def test_paintings_keep_the_prompt_of_their_camera() -> None:
     drawn = dataclasses.replace(orbit_cameras([0.0, 50.0, 90.0, 180.0], 10.0, 3.0, 40.0), own_prompt=np.arange(4))
     paintings.aim(drawn, np.random.default_rng(0))
     assert list(paintings.cameras([3, 1]).prompt) == [3, 1]
+
+
+def test_backgrounds_of_paintings_are_white_where_the_model_wants_it() -> None:
+    def whites(share: float) -> int:
+        paintings = Paintings(RefineSettings(views=200), 16, torch.device("cpu"))
+        paintings.aim(orbit_cameras(list(range(200)), 10.0, 3.0, 40.0), np.random.default_rng(0), share)
+        return int((paintings.backgrounds == 1.0).all(1).sum())
+
+    assert whites(1.0) == 200
+    assert 70 < whites(0.5) < 130
+    assert whites(0.0) == 0
+
+
+def test_of_several_guidances_the_weightiest_that_can_paint_paints() -> None:
+    light, heavy, blind = BluePainter(), BluePainter(), SilhouetteGuidance()
+    weighted = {"a": WeightedGuidance(light, 0.5), "b": WeightedGuidance(heavy, 2.0), "c": WeightedGuidance(blind, 9.0)}
+    assert painter(CombinedGuidance(weighted)) is heavy
+    assert painter(CombinedGuidance({"c": weighted["c"]})) is None
+    assert painter(light) is light
+    assert painter(blind) is None
+    assert painter(None) is None

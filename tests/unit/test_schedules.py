@@ -35,7 +35,7 @@ def test_the_coarse_share_renders_at_half_the_resolution() -> None:
     settings = OptimizeSettings(iterations=100, resolution=64, coarse_share=0.3)
     assert [schedules.resolution(step, settings) for step in (0, 29, 30, 99)] == [32, 32, 64, 64]
     assert schedules.resolution(0, OptimizeSettings(resolution=20, coarse_share=1.0)) == 16
-    assert schedules.resolution(0, OptimizeSettings(resolution=64)) == 64
+    assert schedules.resolution(0, OptimizeSettings(resolution=64, coarse_share=0.0)) == 64
 
 
 def test_losses_are_ramped() -> None:
@@ -95,3 +95,12 @@ def test_a_growing_orbit_stays_within_a_range_that_has_no_front() -> None:
 def test_an_orbit_that_does_not_grow_is_the_requests_own() -> None:
     request = Request("a duck")
     assert schedules.orbit(0, request) is request.orbit
+
+
+def test_samples_are_halved_until_all_levels_are_active() -> None:
+    settings = OptimizeSettings(iterations=101, samples_per_ray=64)
+    counts = [schedules.samples_per_ray(step, settings) for step in range(101)]
+    assert counts == [32] * 40 + [64] * 61
+    levels = [schedules.active_levels(step, 101, 5) for step in range(101)]
+    assert all(count == 64 or level < 5 for count, level in zip(counts, levels, strict=True))
+    assert schedules.samples_per_ray(0, OptimizeSettings(samples_per_ray=10)) == 8

@@ -20,7 +20,7 @@ from backend.cameras import CameraBatch, orbit_cameras
 from backend.errors import RequestError
 from backend.guidance import ReferencePicture, load_view_guidance
 from backend.guidance.zero123 import Zero123Guidance
-from backend.request import ViewGuidanceSettings
+from backend.request import RefineSettings, ViewGuidanceSettings
 from backend.settings import check
 from tests.unit.conformance import judge, noise_pictures
 from tests.unit.tiny_zero123 import (
@@ -353,7 +353,7 @@ def test_a_picture_that_descends_becomes_what_the_model_knows(written: Path, mon
     known = guidance.encode(noise_pictures(2)[1:], torch.Generator().manual_seed(0)).detach()
 
     def knows_one(noisy: Tensor, times: Tensor, *_: Any) -> Tensor:
-        signal, spread = schedule._signal_and_noise(times, 4)
+        signal, spread = schedule.signal_and_noise(times, 4)
         return (noisy - signal * known) / spread
 
     monkeypatch.setattr(guidance, "predict_noise", knows_one)
@@ -365,3 +365,22 @@ def test_a_picture_that_descends_becomes_what_the_model_knows(written: Path, mon
         images.grad = result.gradient
         adam.step()
     assert losses[-1] < 0.5 * losses[0]
+
+
+def test_a_painting_is_what_the_model_knows(written: Path, monkeypatch: pytest.MonkeyPatch):
+    guidance, where = load(written), cameras(30.0, 120.0)
+    known = guidance.encode(noise_pictures(4)[2:], torch.Generator().manual_seed(0)).detach()
+    shown = list[Tensor]()
+
+    def knows_two(noisy: Tensor, times: Tensor, _: Tensor, latents: Tensor) -> Tensor:
+        signal, spread = guidance.networks.schedule.signal_and_noise(times, 4)
+        shown.append(latents)
+        return (noisy - signal * known[torch.arange(len(noisy)) % 2]) / spread
+
+    monkeypatch.setattr(guidance, "predict_noise", knows_two)
+    settings = RefineSettings(sampling_steps=3)
+    painted = guidance.repaint(torch.rand(2, 3, 24, 24), where, 0.8, settings, torch.Generator().manual_seed(1))
+    expected = torch.nn.functional.interpolate(guidance.decode(known), (24, 24), mode="bilinear")
+    torch.testing.assert_close(painted, expected, atol=1e-4, rtol=0)
+    assert len(shown) == 3  # one call a step, first the rows without the picture
+    assert not shown[0][:2].any() and shown[0][2:].any()

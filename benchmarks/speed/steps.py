@@ -1,0 +1,162 @@
+"""(c) A whole step of the loop by family, and what each part has of it; and painting by the views of one call.
+
+Shares are of the time between two steps, measured around the parts' own calls; what is called within another counts for
+the inner one alone. ``networks``: the denoiser and the VAE's encoder, forth and back; ``guidance``: the rest of the 2D side;
+``field``: the hash grid with its heads; ``rendering``: marching, compositing, shading; ``backward``: the way back through
+rendering and field; ``optimizer``: Adam; ``rest``: occupancy, dents, health, figures.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from backend.cameras import orbit_cameras
+from backend.errors import Cancelled
+from backend.field import Field
+from backend.guidance import load_guidance, text_guidance
+from backend.optimize import optimize
+from backend.rendering import Renderer
+from backend.request import GuidanceSettings, OptimizeSettings, RefineSettings, Request, preset
+
+from .cases import Action, Case, Row, measure, peak_bytes
+
+CPU = torch.device("cpu")
+FAMILIES: dict[str, dict[str, Any]] = {
+    "toybox": {},
+    "toybox, words alone": {"camera_conditioning": False, "guidance_scale": 10.0},
+}
+"""What of the guidance differs from a request's defaults; without the camera there is Perp-Neg."""
+FROM, TO = 0.5, 0.95
+"""Shares of a short run between which steps are timed: all levels, shaded, dents filled, an object in the middle."""
+
+
+def toybox(family: str, **optimize: Any) -> tuple[Request, Any]:
+    """A standard request, distilling alone, and its guidance."""
+    request = preset("standard", "a yellow duck", device="cpu")
+    request = request.replace(
+        guidance=dataclasses.replace(GuidanceSettings(), **FAMILIES[family]),
+        optimize=dataclasses.replace(
+            OptimizeSettings(), preview_every=1_000_000, checkpoint_every=1_000_000, **optimize
+        ),
+        refine=RefineSettings(iterations=0),
+    ).validated()
+    return request, load_guidance(request.model, request.prompt, "", request.guidance, CPU)
+
+
+class Clock:
+    """Time by label; what is called within a labelled call counts for the inner label alone."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.rows: list[int] = []
+        """Of the denoiser's calls."""
+        self._inner: list[float] = []
+
+    def around(self, label: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """``function``, timed."""
+
+        def timed(*arguments: Any, **named: Any) -> Any:
+            self._inner.append(0.0)
+            started = time.perf_counter()
+            try:
+                return function(*arguments, **named)
+            finally:
+                passed = time.perf_counter() - started
+                self.seconds[label] += passed - self._inner.pop()
+                if self._inner:
+                    self._inner[-1] += passed
+
+        return timed
+
+
+@contextlib.contextmanager
+def watched(guidance: Any) -> Iterator[Clock]:
+    """Put the clock around the parts of a step, and take it away again."""
+    clock, denoiser = Clock(), guidance.networks.denoiser
+
+    def counted(noisy: Any, *arguments: Any, _forward: Any = denoiser.forward, **named: Any) -> Any:
+        clock.rows.append(len(noisy))
+        return _forward(noisy, *arguments, **named)
+
+    places: list[tuple[Any, str, str, Any]] = [
+        (Renderer, "render", "rendering", Renderer.render),
+        *((Field, name, "field", getattr(Field, name)) for name in ("query", "density", "normal")),
+        (guidance, "gradient", "guidance", guidance.gradient),
+        (guidance, "encode", "networks", guidance.encode),
+        (denoiser, "forward", "networks", counted),
+        (text_guidance, "judged", "networks", text_guidance.judged),  # the way back through the encoder
+        (torch.autograd, "backward", "backward", torch.autograd.backward),
+        (torch.optim.Adam, "step", "optimizer", torch.optim.Adam.step),
+    ]
+    before = [(owner, name, vars(owner).get(name)) for owner, name, _, _ in places]
+    for owner, name, label, function in places:
+        setattr(owner, name, clock.around(label, function))
+    try:
+        yield clock
+    finally:
+        for owner, name, kept in before:
+            delattr(owner, name) if kept is None else setattr(owner, name, kept)
+
+
+def step_times(request: Request, guidance: Any, clock: Clock | None = None) -> list[float]:
+    """Seconds of every step between :data:`FROM` and :data:`TO`; the clock begins anew at the first of them."""
+    first, last = (round(share * request.optimize.iterations) for share in (FROM, TO))
+    times: list[float] = []
+
+    def asked() -> bool:
+        times.append(time.perf_counter())
+        if clock is not None and len(times) == first + 1:
+            clock.seconds.clear()
+            clock.rows.clear()
+        return len(times) > last
+
+    with tempfile.TemporaryDirectory(prefix="dreamlathe-") as folder, contextlib.suppress(Cancelled):
+        optimize(request, Path(folder), guidance, CPU, lambda _: None, asked)
+    return [after - before for before, after in zip(times[first:], times[first + 1 :], strict=False)]
+
+
+def step_row(family: str, iterations: int, **optimize: Any) -> Row:
+    """A whole step: median time and memory without the clock, then the shares with it."""
+    before = peak_bytes()
+    request, guidance = toybox(family, iterations=iterations, **optimize)
+    times = step_times(request, guidance)
+    after = peak_bytes()
+    peak = None if before is None or after is None else round((after - before) / 2**20, 1)
+    with watched(guidance) as clock:
+        whole = sum(step_times(request, guidance, clock))
+    found = {label: each / whole for label, each in sorted(clock.seconds.items())}
+    found["rest"] = 1.0 - sum(found.values())
+    size = {"side": request.optimize.resolution, "rows": int(statistics.median(clock.rows))}
+    more = {
+        "shares": {label: round(each, 4) for label, each in found.items()},
+        "outside_networks": round(1.0 - found["networks"], 4),
+    }
+    return Row("whole step", family, size, statistics.median(times), len(times), peak, more)
+
+
+def painting(views: int) -> dict[str, Action]:
+    """Painting so many views in one call."""
+    request, guidance = toybox("toybox")
+    where = orbit_cameras([360.0 / views * i - 180.0 for i in range(views)], 15.0, 3.0, 40.0)
+    draws = torch.Generator().manual_seed(0)
+    images = torch.rand(views, 3, request.optimize.resolution, request.optimize.resolution, generator=draws)
+    settings = RefineSettings()
+    return {"painting": lambda: guidance.repaint(images, where, 0.6, settings, draws)}
+
+
+def painting_rows(*, quick: bool) -> list[Row]:
+    """Painting by the views of one call."""
+    rows: list[Row] = []
+    for views in (1,) if quick else (1, 8):
+        rows += measure(Case(f"{__name__}:painting", {"views": views}, "toybox", {"views": views}, 2 if quick else 7))
+    return rows
