@@ -35,6 +35,7 @@ TENSOR_MODULES = {
     "numba",
     "huggingface_hub",
     "tinycudann",
+    "cuda",
 }
 OWN_MODULES = {"backend", "dreamlathe", "bl_ext", "bridge", "operators", "panels", "preferences", "properties"}
 TENSOR_FOLDERS = {"backend", "tests", "benchmarks"}
