@@ -129,8 +129,8 @@ class LoadingSettings:
     """How the 2D models are loaded: precision, memory and what is added to them."""
 
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
-    """Of the networks; auto is the family's own half precision on an accelerator and fp32 on the CPU, but for the built-in
-    model's denoiser on a CPU that computes in bf16."""
+    """Of the networks; auto is the family's own half precision on an accelerator and fp32 on the CPU, but bf16 for the
+    built-in model's denoiser on a CPU that computes in it."""
     memory: Literal["auto", "fast", "careful", "tiled", "offload"] = "auto"
     """The first plan to try: all at once, one piece at a time, the VAE in tiles too, or networks in main memory; auto
     goes by the memory that is free. Where it runs out, the next plan follows."""

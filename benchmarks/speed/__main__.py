@@ -1,9 +1,9 @@
 """Speed and memory, measured side by side: ``python -m benchmarks.speed``.
 
-(encode) the hash grid by engine, (render) a view, (step) a whole step by family, (generation) whole generations by preset,
-(scaling) what cost grows with, (startup) imports, model and first preview. Prints a table and writes JSON. Memory is a
-fresh process' own. With ``--peer FOLDER``, a clone of stable-dreamfusion is timed beside us, see ``peer``. What needs a
-GPU is in ``python -m benchmarks.guidance_speed``.
+(encode) the hash grid by engine, (render) a view, (step) a whole step by family, (generation) whole generations by
+preset, (scaling) what cost grows with, (startup) imports, model and first preview. Prints a table and writes JSON.
+Memory is a fresh process' own. With ``--peer FOLDER``, a clone of stable-dreamfusion is timed beside us, see ``peer``.
+What needs a GPU is in ``python -m benchmarks.guidance_speed``.
 """
 
 from __future__ import annotations

@@ -6,10 +6,10 @@ To put it in place::
     python -m benchmarks.speed --only step --peer out/stable-dreamfusion
 
 Nothing of it is part of this repository, and it is not changed. It imports packages that need CUDA, a compiler or a
-window even where it uses none of them; those that are missing here are stood in for by empty modules, made as it asks for
-them. What is timed is its own: data set, model (``--backbone vanilla``, the only one in plain PyTorch), ``train_step``
-at its defaults after the latent phase (shaded, 64 + 32 samples a ray), backward pass and Adan. In place of its
-Stable Diffusion stands a score distillation by Toybox's UNet, by the same code as ours.
+window even where it uses none of them; those that are missing here are stood in for by empty modules, made as it asks
+for them. What is timed is its own: data set, model (``--backbone vanilla``, the only one in plain PyTorch),
+``train_step`` at its defaults after the latent phase (shaded, 64 + 32 samples a ray), backward pass and Adan. In place of
+its Stable Diffusion stands a score distillation by Toybox's UNet, by the same code as ours.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import importlib.machinery
 import sys
 import time
 import types
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, MutableSequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -44,15 +44,22 @@ PHASE = 0.5
 """Share of the run at which its steps are timed: behind the latent phase, in the middle as ours."""
 
 
+class Anything:
+    """What a stand-in's names are: classes that take any arguments and do nothing."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+
 class Nothing(types.ModuleType):
     """An empty module: any name in it is a class that takes anything."""
 
-    __path__: Sequence[str] = ()
+    __path__: MutableSequence[str] = []
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        made = type(name, (), {"__init__": lambda self, *_, **__: None, "__call__": lambda self, *_, **__: None})
+        made = type(name, (Anything,), {})
         setattr(self, name, made)
         return made
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import os
 import platform
 from pathlib import Path
@@ -27,7 +27,7 @@ def document(rows: list[Row]) -> dict[str, Any]:
     machine.pop("memory_free", None)
     found = versions()
     machine["system"] = found.pop("system")
-    day = datetime.datetime.now(datetime.UTC).date().isoformat()
+    day = dt.datetime.now(dt.UTC).date().isoformat()
     return {"date": day, "machine": machine, "versions": found, "rows": [row.as_json() for row in rows]}
 
 

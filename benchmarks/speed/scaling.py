@@ -84,6 +84,6 @@ def scaling_rows(axis: str, *, quick: bool, timed: Callable[[Case], list[Row]] =
 
 
 def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float:
-    """k of the c · sizeᵏ that fits best, by least squares of the logarithms."""
+    """The k of the c · sizeᵏ that fits best, by least squares of the logarithms."""
     slope, _ = np.polyfit([math.log(s) for s in sizes], [math.log(t) for t in seconds], 1)
     return float(slope)

@@ -1,4 +1,4 @@
-"""(f) Start-up: the add-on's Blender side, the backend's libraries, the model, the first preview; each in fresh processes."""
+"""(f) Start-up: the add-on's Blender side, the backend's libraries, model, first preview, in fresh processes."""
 
 from __future__ import annotations
 

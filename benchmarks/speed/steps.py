@@ -1,9 +1,9 @@
 """(c) A whole step of the loop by family, and what each part has of it; and painting by the views of one call.
 
-Shares are of the time between two steps, measured around the parts' own calls; what is called within another counts for
-the inner one alone. ``networks``: the denoiser and the VAE's encoder, forth and back; ``guidance``: the rest of the 2D side;
-``field``: the hash grid with its heads; ``rendering``: marching, compositing, shading; ``backward``: the way back through
-rendering and field; ``optimizer``: Adam; ``rest``: occupancy, dents, health, figures.
+Shares are of the time between two steps, measured around the parts' own calls; what is called within another counts
+for the inner one alone. ``networks``: the denoiser and the VAE's encoder, forth and back; ``guidance``: the rest of the
+2D side; ``field``: the hash grid with its heads; ``rendering``: marching, compositing, shading; ``backward``: the way
+back through rendering and field; ``optimizer``: Adam; ``rest``: occupancy, dents, health, figures.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ class Clock:
 
 
 @contextlib.contextmanager
-def watched(guidance: Any) -> Iterator[Clock]:
+def watched(guidance: Any) -> Generator[Clock]:
     """Put the clock around the parts of a step, and take it away again."""
     clock, denoiser = Clock(), guidance.networks.denoiser
 
@@ -110,7 +110,8 @@ def watched(guidance: Any) -> Iterator[Clock]:
 
 def step_times(request: Request, guidance: Any, clock: Clock | None = None) -> list[float]:
     """Seconds of every step between :data:`FROM` and :data:`TO`; the clock begins anew at the first of them."""
-    first, last = (round(share * request.optimize.iterations) for share in (FROM, TO))
+    iterations = request.optimize.iterations
+    first, last = round(FROM * iterations), min(round(TO * iterations), iterations - 1)
     times: list[float] = []
 
     def asked() -> bool:
