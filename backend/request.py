@@ -172,7 +172,7 @@ class OptimizeSettings:
     """Share of steps before a learned background; the others stand before one random colour."""
     gradient_clip: float = bounded(100.0, 0.0, 1e9)
     """Largest norm of the gradient of all parameters; 0 leaves it alone."""
-    samples_per_ray: int = bounded(64, 8, 1024)
+    samples_per_ray: int = bounded(48, 8, 1024)
     """Steps across the ball's diameter; half of them until all levels of the grid are active."""
     occupancy_resolution: int = bounded(48, 8, 256)
     """Side of the occupancy grid."""

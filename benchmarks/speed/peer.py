@@ -8,8 +8,8 @@ To put it in place::
 Nothing of it is part of this repository, and it is not changed. It imports packages that need CUDA, a compiler or a
 window even where it uses none of them; those that are missing here are stood in for by empty modules, made as it asks
 for them. What is timed is its own: data set, model (``--backbone vanilla``, the only one in plain PyTorch),
-``train_step`` at its defaults after the latent phase (shaded, 64 + 32 samples a ray), backward pass and Adan. In place of
-its Stable Diffusion stands a score distillation by Toybox's UNet, by the same code as ours.
+``train_step`` at its defaults after the latent phase (shaded, 64 + 32 samples a ray), backward pass and Adan. In place
+of its Stable Diffusion stands a score distillation by Toybox's UNet, by the same code as ours.
 """
 
 from __future__ import annotations

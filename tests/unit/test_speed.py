@@ -112,6 +112,7 @@ def test_the_clock_gives_time_to_the_innermost() -> None:
 
 
 def test_the_parts_of_a_step_add_up_and_are_left_as_they_were() -> None:
+    torch.optim.Adam([torch.zeros(1)])  # at the first one, torch itself puts its hook around the step
     before = (steps.Renderer.render, torch.autograd.backward, torch.optim.Adam.step, steps.text_guidance.judged)
     small: dict[str, Any] = {"resolution": 16, "samples_per_ray": 8, "grid_levels": 2, "occupancy_resolution": 8}
     row = steps.step_row("toybox", 6, **small)
