@@ -19,11 +19,9 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import sys
-import time
 import types
 from collections.abc import Generator, MutableSequence
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
@@ -31,7 +29,7 @@ from torch import Tensor, nn
 
 from backend.cameras import CameraBatch, orbit_cameras
 
-from .cases import Row, peak_bytes
+from .cases import Row, Stopwatch, gained, peak_bytes
 
 ROOM = (
     "cv2", "trimesh", "nvdiffrast", "mcubes", "raymarching", "meshutils", "imageio", "psutil", "tensorboardX",
@@ -144,14 +142,10 @@ def peer_row(folder: Path, runs: int, side: int = 64) -> Row:
     with at_home(folder.resolve()):
         stepper = _Peer(ToyboxInItsPlace(guidance), side)
         stepper.step()
-        times: list[float] = []
+        times = Stopwatch()
         for _ in range(runs):
-            started = time.perf_counter()
-            stepper.step()
-            times.append(time.perf_counter() - started)
-    after = peak_bytes()
-    peak = None if before is None or after is None else round((after - before) / 2**20, 1)
-    return Row("whole step", "stable-dreamfusion, PyTorch", {"side": side}, median(times), runs, peak)
+            times.run(stepper.step)
+    return times.row("whole step", "stable-dreamfusion, PyTorch", {"side": side}, gained(before), {})
 
 
 class _Peer:

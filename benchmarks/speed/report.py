@@ -47,11 +47,12 @@ def read_rows(found: dict[str, Any]) -> list[Row]:
 
 def table(rows: list[Row]) -> str:
     """A line a row, in Markdown."""
-    lines = ["| what | engine | size | median | runs | peak MiB | |", "|---|---|---|---|---|---|---|"]
+    lines = ["| what | engine | size | median | processor | runs | peak MiB | |", "|---|---|---|---|---|---|---|---|"]
     for row in rows:
         peak = "" if row.peak_mib is None else f"{row.peak_mib:.0f}"
+        cpu = "" if row.cpu_s is None else shown_seconds(row.cpu_s)
         lines.append(
-            f"| {row.name} | {row.engine} | {shown_size(row.size)} | {shown_seconds(row.median_s)} | {row.runs} "
+            f"| {row.name} | {row.engine} | {shown_size(row.size)} | {shown_seconds(row.median_s)} | {cpu} | {row.runs} "
             f"| {peak} | {shown_more(row.more)} |"
         )
     return "\n".join(lines)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import statistics
 import tempfile
 import time
@@ -28,7 +29,7 @@ from backend.optimize import optimize
 from backend.rendering import Renderer
 from backend.request import GuidanceSettings, OptimizeSettings, RefineSettings, Request, preset
 
-from .cases import Action, Case, Row, measure, peak_bytes
+from .cases import Action, Case, Row, Stopwatch, gained, measure, peak_bytes
 
 CPU = torch.device("cpu")
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -108,14 +109,15 @@ def watched(guidance: Any) -> Generator[Clock]:
             delattr(owner, name) if kept is None else setattr(owner, name, kept)
 
 
-def step_times(request: Request, guidance: Any, clock: Clock | None = None) -> list[float]:
-    """Seconds of every step between :data:`FROM` and :data:`TO`; the clock begins anew at the first of them."""
+def step_times(request: Request, guidance: Any, clock: Clock | None = None) -> Stopwatch:
+    """Times of every step between :data:`FROM` and :data:`TO`; the clock begins anew at the first of them."""
     iterations = request.optimize.iterations
     first, last = round(FROM * iterations), min(round(TO * iterations), iterations - 1)
-    times: list[float] = []
+    times, busy = list[float](), list[float]()
 
     def asked() -> bool:
         times.append(time.perf_counter())
+        busy.append(time.process_time())
         if clock is not None and len(times) == first + 1:
             clock.seconds.clear()
             clock.rows.clear()
@@ -123,7 +125,9 @@ def step_times(request: Request, guidance: Any, clock: Clock | None = None) -> l
 
     with tempfile.TemporaryDirectory(prefix="dreamlathe-") as folder, contextlib.suppress(Cancelled):
         optimize(request, Path(folder), guidance, CPU, lambda _: None, asked)
-    return [after - before for before, after in zip(times[first:], times[first + 1 :], strict=False)]
+    found = Stopwatch()
+    found.wall, found.cpu = ([b - a for a, b in itertools.pairwise(each[first:])] for each in (times, busy))
+    return found
 
 
 def step_row(family: str, iterations: int, **optimize: Any) -> Row:
@@ -131,10 +135,9 @@ def step_row(family: str, iterations: int, **optimize: Any) -> Row:
     before = peak_bytes()
     request, guidance = toybox(family, iterations=iterations, **optimize)
     times = step_times(request, guidance)
-    after = peak_bytes()
-    peak = None if before is None or after is None else round((after - before) / 2**20, 1)
+    peak = gained(before)
     with watched(guidance) as clock:
-        whole = sum(step_times(request, guidance, clock))
+        whole = sum(step_times(request, guidance, clock).wall)
     found = {label: each / whole for label, each in sorted(clock.seconds.items())}
     found["rest"] = 1.0 - sum(found.values())
     size = {"side": request.optimize.resolution, "rows": int(statistics.median(clock.rows))}
@@ -142,7 +145,7 @@ def step_row(family: str, iterations: int, **optimize: Any) -> Row:
         "shares": {label: round(each, 4) for label, each in found.items()},
         "outside_networks": round(1.0 - found["networks"], 4),
     }
-    return Row("whole step", family, size, statistics.median(times), len(times), peak, more)
+    return times.row("whole step", family, size, peak, more)
 
 
 def painting(views: int) -> dict[str, Action]:

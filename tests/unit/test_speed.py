@@ -18,7 +18,7 @@ from benchmarks.speed import cases, parts, peer, report, scaling, steps
 from benchmarks.speed.__main__ import PARTS, parser
 from benchmarks.speed.cases import Case, Row
 
-ROW = Row("encode forward", "numba", {"points": 8}, 0.002, 3, 1.5)
+ROW = Row("encode forward", "numba", {"points": 8}, 0.002, 3, 1.5, {}, 0.003)
 
 
 def test_a_row_goes_to_json_and_back() -> None:
@@ -34,7 +34,7 @@ def test_a_row_goes_to_json_and_back() -> None:
 def test_the_table_and_the_comparison_say_what_was_found() -> None:
     slower = Row(ROW.name, ROW.engine, ROW.size, 0.005, 3)
     other = Row(ROW.name, "torch", ROW.size, 0.005, 3)
-    assert "| encode forward | numba | points 8 | 2 ms | 3 | 2 | |" in report.table([ROW]).replace("  ", " ")
+    assert "| encode forward | numba | points 8 | 2 ms | 3 ms | 3 | 2 | |" in report.table([ROW]).replace("  ", " ")
     lines = report.comparison([ROW], [slower, other]).splitlines()
     assert len(lines) == 3
     assert lines[2].endswith("| 5 ms | 2 ms | 2.50 |")
