@@ -342,7 +342,8 @@ class _Loop:
         settings, state = self.settings, self.state
         if not settings.dent_weight:
             return torch.zeros((), device=self.device)
-        state.dents.see(cameras, opacity, step, state.rng)
+        if schedules.dents_are_watched(step, settings, dents.WINDOW):
+            state.dents.see(cameras, opacity, step, state.rng)
         weight = schedules.loss_weights(step, settings).dents
         if not weight:
             return torch.zeros((), device=self.device)

@@ -18,7 +18,7 @@ from .randomness import draw_seed
 from .shading import Shading, lambert, unlit
 from .termination import RadianceField, query_visible
 
-NORMAL_WEIGHT = 1e-3
+NORMAL_WEIGHT = 4e-3
 """Samples of smaller weight get no normal."""
 _CHUNK_SAMPLES = 1 << 18
 """Most samples at once without gradients."""

@@ -47,7 +47,8 @@ def read_rows(found: dict[str, Any]) -> list[Row]:
 
 def table(rows: list[Row]) -> str:
     """A line a row, in Markdown."""
-    lines = ["| what | engine | size | median | processor | runs | peak MiB | |", "|---|---|---|---|---|---|---|---|"]
+    head = ("what", "engine", "size", "median", "processor", "runs", "peak MiB", "")
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for row in rows:
         peak = "" if row.peak_mib is None else f"{row.peak_mib:.0f}"
         cpu = "" if row.cpu_s is None else shown_seconds(row.cpu_s)
