@@ -53,8 +53,8 @@ def table(rows: list[Row]) -> str:
         peak = "" if row.peak_mib is None else f"{row.peak_mib:.0f}"
         cpu = "" if row.cpu_s is None else shown_seconds(row.cpu_s)
         lines.append(
-            f"| {row.name} | {row.engine} | {shown_size(row.size)} | {shown_seconds(row.median_s)} | {cpu} | {row.runs} "
-            f"| {peak} | {shown_more(row.more)} |"
+            f"| {row.name} | {row.engine} | {shown_size(row.size)} | {shown_seconds(row.median_s)} | {cpu} "
+            f"| {row.runs} | {peak} | {shown_more(row.more)} |"
         )
     return "\n".join(lines)
 

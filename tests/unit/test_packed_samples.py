@@ -19,7 +19,7 @@ COMPILED = pytest.importorskip("backend.rendering.kernels", reason="needs numba"
 
 def twin(module: object) -> mock._patch[object]:
     """Without the compiled loops."""
-    return mock.patch.object(module, "kernels_for", lambda _: None)
+    return mock.patch.object(module, "kernels_for", return_value=None)
 
 
 def scene(seed: int) -> tuple[OccupancyGrid, Samples]:
