@@ -46,6 +46,8 @@ from .state import RunState
 MAX_RESTARTS = 1
 _CHECK_PARAMETERS_EVERY = 10
 _REPORT_SECONDS = 0.2
+_NORMAL_WEIGHT = 4e-3
+"""Four times a picture's: shapes come out no worse by it, and a quarter of the normals is saved."""
 _PREVIEW_SECONDS = 3.0
 """Previews come at least so often; they draw no random numbers, so this changes nothing else."""
 
@@ -167,7 +169,7 @@ class _Loop:
 
     def _adopt(self, state: RunState) -> None:
         self.state = state
-        self.renderer = Renderer(state.field, state.occupancy, self.settings.samples_per_ray)
+        self.renderer = Renderer(state.field, state.occupancy, self.settings.samples_per_ray, _NORMAL_WEIGHT)
         self._set_levels(state.tally.step)
 
     def _resume(self) -> None:

@@ -184,7 +184,7 @@ def test_a_picture_that_descends_becomes_what_the_model_knows(
     known = guidance.encode(noise_pictures(2)[1:], torch.Generator().manual_seed(0)).detach()
 
     def knows_one(noisy: Tensor, times: Tensor, *_: Any) -> Tensor:
-        signal, spread = schedule._signal_and_noise(times, 4)
+        signal, spread = schedule.signal_and_noise(times, 4)
         noise = (noisy - signal * known) / spread
         predictions = {
             "epsilon": noise, "v_prediction": signal * noise - spread * known, "sample": known.expand_as(noise),

@@ -455,7 +455,7 @@ def test_a_picture_that_descends_becomes_what_the_model_knows(written: Path, mon
     known = guidance.encode(noise_pictures(2)[1:], torch.Generator().manual_seed(0)).detach()
 
     def knows_one(noisy: Tensor, times: Tensor, *_: Any) -> Tensor:
-        signal, spread = schedule._signal_and_noise(times, 4)
+        signal, spread = schedule.signal_and_noise(times, 4)
         return (noisy - signal * known) / spread
 
     monkeypatch.setattr(guidance, "predict_noise", knows_one)
