@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .cameras import CameraBatch, rays
+from .cameras import CameraBatch, rays_through
 
 Reason = Literal["nan", "vanished", "exploded"]
 
@@ -61,12 +61,16 @@ def look(opacity: Tensor, cameras: CameraBatch) -> tuple[bool, bool]:
     Full views come from a dense ball, but also from a camera close to a healthy object: ask :func:`shell_is_full`.
     """
     values = opacity.detach()
-    origins, directions = rays(cameras, values.shape[1], values.shape[2])
-    toward = np.einsum("bhwc,bc->bhw", directions, origins)
+    some = values[:, ::2, ::2]  # a quarter of the rays says as well how full a view is
+    batch, height, width = values.shape
+    y, x = np.meshgrid((np.arange(0, height, 2) + 0.5) / height, (np.arange(0, width, 2) + 0.5) / width, indexing="ij")
+    points = np.stack([2.0 * x - 1.0, 1.0 - 2.0 * y], axis=-1).reshape(1, -1, 2)
+    origins, directions = rays_through(cameras, np.repeat(points, batch, axis=0))
+    toward = np.einsum("bnc,bc->bn", directions, origins).reshape(some.shape)
     half_chord_squared = toward**2 - (origins**2).sum(-1)[:, None, None] + 1
     inside = half_chord_squared > (INSIDE / 2) ** 2
     shares = torch.from_numpy((inside / max(inside.sum(), 1)).astype(np.float32)).to(values.device)
-    most, mean = torch.stack([values.max(), (values * shares).sum()]).tolist()  # the device is waited for once
+    most, mean = torch.stack([values.max(), (some * shares).sum()]).tolist()  # the device is waited for once
     return most < EMPTY, mean > FULL
 
 

@@ -129,8 +129,8 @@ class LoadingSettings:
     """How the 2D models are loaded: precision, memory and what is added to them."""
 
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
-    """Of the networks; auto is the family's own half precision on an accelerator and fp32 on the CPU, but for the built-in
-    model's denoiser on a CPU that computes in bf16."""
+    """Of the networks; auto is the family's own half precision on an accelerator and fp32 on the CPU, but bf16 for the
+    built-in model's denoiser on a CPU that computes in it."""
     memory: Literal["auto", "fast", "careful", "tiled", "offload"] = "auto"
     """The first plan to try: all at once, one piece at a time, the VAE in tiles too, or networks in main memory; auto
     goes by the memory that is free. Where it runs out, the next plan follows."""
@@ -172,7 +172,7 @@ class OptimizeSettings:
     """Share of steps before a learned background; the others stand before one random colour."""
     gradient_clip: float = bounded(100.0, 0.0, 1e9)
     """Largest norm of the gradient of all parameters; 0 leaves it alone."""
-    samples_per_ray: int = bounded(64, 8, 1024)
+    samples_per_ray: int = bounded(48, 8, 1024)
     """Steps across the ball's diameter; half of them until all levels of the grid are active."""
     occupancy_resolution: int = bounded(48, 8, 256)
     """Side of the occupancy grid."""

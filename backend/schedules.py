@@ -55,6 +55,11 @@ def resolution(step: int, settings: OptimizeSettings) -> int:
     return max(16, settings.resolution // 2) if coarse else settings.resolution
 
 
+def dents_are_watched(step: int, settings: OptimizeSettings, window: float) -> bool:
+    """Whether what a view sees through is remembered: from the share ``window`` of the run before dents are filled."""
+    return progress(step, settings.iterations) >= DENTS_START - window
+
+
 def samples_per_ray(step: int, settings: OptimizeSettings) -> int:
     """Steps across the ball: half of them (at least 8) until all levels are active; coarse cells need no more."""
     coarse = progress(step, settings.iterations) < ALL_LEVELS_AT

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import tomllib
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -44,6 +43,8 @@ def with_properties(cls: type[Any], properties: dict[str, Any]) -> None:
 @cache
 def version() -> str:
     """The extension's version, from its manifest."""
+    import tomllib  # noqa: PLC0415 - Blender's start-up does without
+
     return str(tomllib.loads((ROOT / "blender_manifest.toml").read_text(encoding="utf-8"))["version"])
 
 

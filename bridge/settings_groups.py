@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import inspect
 import itertools
-import textwrap
+import sys
 import typing
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 from bpy.props import BoolProperty, EnumProperty, FloatProperty, FloatVectorProperty, IntProperty, StringProperty
@@ -101,7 +102,7 @@ def _label(name: str) -> str:
 
 def _descriptions(kind: type[Any]) -> dict[str, str]:
     """The sentence under each field of a dataclass, without its full stop, as Blender shows tooltips."""
-    body = cast("ast.ClassDef", ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]).body
+    body = _classes(kind.__module__)[kind.__name__].body
     told: dict[str, str] = {}
     for field, text in itertools.pairwise(body):
         match field, text:
@@ -110,3 +111,10 @@ def _descriptions(kind: type[Any]) -> dict[str, str]:
             case _:
                 pass
     return told
+
+
+@functools.cache
+def _classes(module: str) -> dict[str, ast.ClassDef]:
+    """The classes of a module as they are written, by name; read once, for reading them takes Blender's start-up."""
+    tree = ast.parse(inspect.getsource(sys.modules[module]))
+    return {each.name: each for each in tree.body if isinstance(each, ast.ClassDef)}

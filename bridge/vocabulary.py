@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from functools import lru_cache
@@ -63,6 +62,8 @@ def _parts_known(word: str, known: frozenset[str]) -> bool:
 
 def nearest(word: str, lists: Lists) -> str:
     """The known word that is written most alike, or nothing."""
+    import difflib  # noqa: PLC0415 - Blender's start-up does without
+
     return next(iter(difflib.get_close_matches(word, sorted(words_of(lists)), n=1, cutoff=0.75)), "")
 
 

@@ -61,7 +61,7 @@ class NoiseSchedule:
         return self.alphas_cumprod.sqrt() if self.sigmas is None else 1.0 - self.sigmas
 
     def signal_and_noise(self, timesteps: Tensor, dimensions: int) -> tuple[Tensor, Tensor]:
-        """a and s of ``timesteps`` [B], each [B, 1, …] with as many ``dimensions``."""
+        """The factors a and s of ``timesteps`` [B], each [B, 1, …] with as many ``dimensions``."""
         shape = (-1, *[1] * (dimensions - 1))
         if self.sigmas is not None:
             sigma = self.sigmas[timesteps].view(shape)

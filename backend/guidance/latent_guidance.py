@@ -14,7 +14,6 @@ from .latents import UPCAST, decode, encode, factor, image_size, judged, overflo
 from .memory import Layout, Tell
 from .repaint import repaint
 
-
 _PAINTED_CELLS, _PAINTED_VIEWS = 1 << 13, 8
 """Most latent cells, and most views, that are painted in one call: large networks gain nothing by more of them."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import torch
@@ -35,7 +36,7 @@ def repaint(
     noisy = schedule.add_noise(latents, noise, times[0])
     clean = schedule.clean(noisy, predict(noisy, times[0]), times[0])
     ratio, slope = _log_ratio(schedule, times[0], latents.ndim), torch.zeros_like(clean)
-    for before, after in zip(times, times[1:], strict=False):
+    for before, after in itertools.pairwise(times):
         signal, spread = schedule.signal_and_noise(after, latents.ndim)
         ahead = _log_ratio(schedule, after, latents.ndim)
         step = ahead - ratio

@@ -46,6 +46,8 @@ from .state import RunState
 MAX_RESTARTS = 1
 _CHECK_PARAMETERS_EVERY = 10
 _REPORT_SECONDS = 0.2
+_NORMAL_WEIGHT = 4e-3
+"""Four times a picture's: shapes come out no worse by it, and a quarter of the normals is saved."""
 _PREVIEW_SECONDS = 3.0
 """Previews come at least so often; they draw no random numbers, so this changes nothing else."""
 
@@ -169,7 +171,7 @@ class _Loop:
 
     def _adopt(self, state: RunState) -> None:
         self.state = state
-        self.renderer = Renderer(state.field, state.occupancy, self.settings.samples_per_ray)
+        self.renderer = Renderer(state.field, state.occupancy, self.settings.samples_per_ray, _NORMAL_WEIGHT)
         self._set_levels(state.tally.step)
 
     def _resume(self) -> None:
@@ -344,7 +346,8 @@ class _Loop:
         settings, state = self.settings, self.state
         if not settings.dent_weight:
             return torch.zeros((), device=self.device)
-        state.dents.see(cameras, opacity, step, state.rng)
+        if schedules.dents_are_watched(step, settings, dents.WINDOW):
+            state.dents.see(cameras, opacity, step, state.rng)
         weight = schedules.loss_weights(step, settings).dents
         if not weight:
             return torch.zeros((), device=self.device)

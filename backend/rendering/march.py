@@ -18,7 +18,6 @@ from .compiled import kernels_for
 from .occupancy import OccupancyGrid
 from .randomness import uniform
 
-
 _SHARED_RAYS = 1024
 """Rays of a thread at the least; waking it for fewer saves nothing."""
 

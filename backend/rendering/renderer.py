@@ -19,7 +19,7 @@ from .shading import Shading, lambert, unlit
 from .termination import RadianceField, query_visible
 
 NORMAL_WEIGHT = 1e-3
-"""Samples of smaller weight get no normal."""
+"""Samples of smaller weight get no normal, unless a renderer has a weight of its own."""
 _CHUNK_SAMPLES = 1 << 18
 """Most samples at once without gradients."""
 _FAINT = 1e-3
@@ -72,11 +72,17 @@ class _Rendered:
 class Renderer:
     """Volume renderer of a field in the unit ball."""
 
-    def __init__(self, field: RadianceField, occupancy: OccupancyGrid, samples_per_ray: int) -> None:
-        """``samples_per_ray`` counts along the ball's diameter. Pictures are made on the occupancy grid's device."""
+    def __init__(
+        self, field: RadianceField, occupancy: OccupancyGrid, samples_per_ray: int, normal_weight: float | None = None
+    ) -> None:
+        """``samples_per_ray`` counts along the ball's diameter. Pictures are made on the occupancy grid's device.
+
+        Samples of less than ``normal_weight`` (None: :data:`NORMAL_WEIGHT`) get no normal.
+        """
         self.field = field
         self.occupancy = occupancy
         self.samples_per_ray = samples_per_ray
+        self.normal_weight = normal_weight
 
     def render(
         self,
@@ -157,7 +163,8 @@ class Renderer:
         orientation = weights.new_zeros(())
         normal: Tensor | None = None
         if normals:
-            seen = (weights.detach() > NORMAL_WEIGHT).nonzero()[:, 0]
+            least = NORMAL_WEIGHT if self.normal_weight is None else self.normal_weight
+            seen = (weights.detach() > least).nonzero()[:, 0]
             normal = self.field.normal(samples.positions[seen])
             colour = _shade(albedo, samples, light, shading, seen, normal)
             away = (normal * bundle.directions[samples.rays[seen]]).sum(-1).clamp(min=0.0)

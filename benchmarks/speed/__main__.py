@@ -1,9 +1,9 @@
 """Speed and memory, measured side by side: ``python -m benchmarks.speed``.
 
-(encode) the hash grid by engine, (render) a view, (step) a whole step by family, (generation) whole generations by preset,
-(scaling) what cost grows with, (startup) imports, model and first preview. Prints a table and writes JSON. Memory is a
-fresh process' own. With ``--peer FOLDER``, a clone of stable-dreamfusion is timed beside us, see ``peer``. What needs a
-GPU is in ``python -m benchmarks.guidance_speed``.
+(encode) the hash grid by engine, (render) a view, (step) a whole step by family, (generation) whole generations by
+preset, (scaling) what cost grows with, (startup) imports, model and first preview. Prints a table and writes JSON.
+Memory is a fresh process' own. With ``--peer FOLDER``, a clone of stable-dreamfusion is timed beside us, see ``peer``.
+What needs a GPU is in ``python -m benchmarks.guidance_speed``.
 """
 
 from __future__ import annotations
@@ -95,16 +95,14 @@ def main() -> None:
         print(report.table(report.read_rows(json.loads(arguments.out.read_text(encoding="utf-8")))))
         return
     rows: list[Row] = []
+    if arguments.keep and arguments.out.exists():
+        rows = report.read_rows(json.loads(arguments.out.read_text(encoding="utf-8")))
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     for part in arguments.only:
         for row in rows_of(part, arguments):
-            rows.append(row)
+            rows = [other for other in rows if other.key != row.key] + [row]
             print(report.table([row]).splitlines()[-1], flush=True)
-    if arguments.keep and arguments.out.exists():
-        new = {row.key for row in rows}
-        kept = report.read_rows(json.loads(arguments.out.read_text(encoding="utf-8")))
-        rows = [row for row in kept if row.key not in new] + rows
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(report.document(rows), indent=2) + "\n", encoding="utf-8")
+        arguments.out.write_text(json.dumps(report.document(rows), indent=2) + "\n", encoding="utf-8")
     print(f"\n{report.table(rows)}")
     if arguments.compare:
         others = report.read_rows(json.loads(arguments.compare.read_text(encoding="utf-8")))

@@ -35,6 +35,9 @@ class Row:
     """The most main memory above what the process had before the case, in MiB; None where it was not measured."""
     more: dict[str, Any] = field(default_factory=dict[str, Any])
     """What else was found: shares, qualities, exponents."""
+    cpu_s: float | None = None
+    """The median of the processor's seconds, all threads together: on a machine that has other work beside, what the
+    wall's time would hide."""
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -64,24 +67,44 @@ class Case:
     """Runs before those that count."""
 
 
+class Stopwatch:
+    """Times of runs: wall and processor."""
+
+    def __init__(self) -> None:
+        self.wall: list[float] = []
+        self.cpu: list[float] = []
+
+    def run(self, action: Action, *, counts: bool = True) -> None:
+        """Time a run."""
+        started, busy = time.perf_counter(), time.process_time()
+        action()
+        if counts:
+            self.wall.append(time.perf_counter() - started)
+            self.cpu.append(time.process_time() - busy)
+
+    def row(self, name: str, engine: str, size: dict[str, Any], peak: float | None, more: dict[str, Any]) -> Row:
+        """The medians as a row."""
+        medians = statistics.median(self.wall), statistics.median(self.cpu)
+        return Row(name, engine, size, medians[0], len(self.wall), peak, more, medians[1])
+
+
+def gained(before: int | None) -> float | None:
+    """The peak of memory since ``before``, in MiB."""
+    after = peak_bytes()
+    return None if before is None or after is None else round((after - before) / 2**20, 1)
+
+
 def measure(case: Case) -> list[Row]:
     """The case's rows, in this process; memory is what it gains over the process' peak so far."""
     module, _, name = case.build.partition(":")
     actions: dict[str, Action] = getattr(importlib.import_module(module), name)(**case.arguments)
     gc.collect()
     before = peak_bytes()
-    times: dict[str, list[float]] = {label: [] for label in actions}
+    times = {label: Stopwatch() for label in actions}
     for run in range(case.warm + case.runs):
         for label, action in actions.items():
-            started = time.perf_counter()
-            action()
-            if run >= case.warm:
-                times[label].append(time.perf_counter() - started)
-    after = peak_bytes()
-    peak = None if before is None or after is None else round((after - before) / 2**20, 1)
-    return [
-        Row(label, case.engine, case.size, statistics.median(each), len(each), peak) for label, each in times.items()
-    ]
+            times[label].run(action, counts=run >= case.warm)
+    return [each.row(label, case.engine, case.size, gained(before), {}) for label, each in times.items()]
 
 
 def measure_apart(case: Case) -> list[Row]:

@@ -1,7 +1,6 @@
 """(a) The hash grid by engine, batch and levels, and (b) rendering by resolution and occupancy; forward and backward.
 
-``gather`` is the textbook hash grid in PyTorch, all levels' corners gathered at once and differentiated by autograd: what
-a project has that does not look after it.
+``gather`` is the textbook hash grid in PyTorch, all levels' corners gathered at once and differentiated by autograd.
 """
 
 from __future__ import annotations

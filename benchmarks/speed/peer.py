@@ -6,10 +6,10 @@ To put it in place::
     python -m benchmarks.speed --only step --peer out/stable-dreamfusion
 
 Nothing of it is part of this repository, and it is not changed. It imports packages that need CUDA, a compiler or a
-window even where it uses none of them; those that are missing here are stood in for by empty modules, made as it asks for
-them. What is timed is its own: data set, model (``--backbone vanilla``, the only one in plain PyTorch), ``train_step``
-at its defaults after the latent phase (shaded, 64 + 32 samples a ray), backward pass and Adan. In place of its
-Stable Diffusion stands a score distillation by Toybox's UNet, by the same code as ours.
+window even where it uses none of them; those that are missing here are stood in for by empty modules, made as it asks
+for them. What is timed is its own: data set, model (``--backbone vanilla``, the only one in plain PyTorch),
+``train_step`` at its defaults after the latent phase (shaded, 64 + 32 samples a ray), backward pass and Adan. In place
+of its Stable Diffusion stands a score distillation by Toybox's UNet, by the same code as ours.
 """
 
 from __future__ import annotations
@@ -19,11 +19,9 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import sys
-import time
 import types
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, MutableSequence
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
@@ -31,7 +29,7 @@ from torch import Tensor, nn
 
 from backend.cameras import CameraBatch, orbit_cameras
 
-from .cases import Row, peak_bytes
+from .cases import Row, Stopwatch, gained, peak_bytes
 
 ROOM = (
     "cv2", "trimesh", "nvdiffrast", "mcubes", "raymarching", "meshutils", "imageio", "psutil", "tensorboardX",
@@ -44,15 +42,22 @@ PHASE = 0.5
 """Share of the run at which its steps are timed: behind the latent phase, in the middle as ours."""
 
 
+class Anything:
+    """What a stand-in's names are: classes that take any arguments and do nothing."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+
 class Nothing(types.ModuleType):
     """An empty module: any name in it is a class that takes anything."""
 
-    __path__: Sequence[str] = ()
+    __path__: MutableSequence[str] = []
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        made = type(name, (), {"__init__": lambda self, *_, **__: None, "__call__": lambda self, *_, **__: None})
+        made = type(name, (Anything,), {})
         setattr(self, name, made)
         return made
 
@@ -137,14 +142,10 @@ def peer_row(folder: Path, runs: int, side: int = 64) -> Row:
     with at_home(folder.resolve()):
         stepper = _Peer(ToyboxInItsPlace(guidance), side)
         stepper.step()
-        times: list[float] = []
+        times = Stopwatch()
         for _ in range(runs):
-            started = time.perf_counter()
-            stepper.step()
-            times.append(time.perf_counter() - started)
-    after = peak_bytes()
-    peak = None if before is None or after is None else round((after - before) / 2**20, 1)
-    return Row("whole step", "stable-dreamfusion, PyTorch", {"side": side}, median(times), runs, peak)
+            times.run(stepper.step)
+    return times.row("whole step", "stable-dreamfusion, PyTorch", {"side": side}, gained(before), {})
 
 
 class _Peer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import os
 import platform
 from pathlib import Path
@@ -27,7 +27,7 @@ def document(rows: list[Row]) -> dict[str, Any]:
     machine.pop("memory_free", None)
     found = versions()
     machine["system"] = found.pop("system")
-    day = datetime.datetime.now(datetime.UTC).date().isoformat()
+    day = dt.datetime.now(dt.UTC).date().isoformat()
     return {"date": day, "machine": machine, "versions": found, "rows": [row.as_json() for row in rows]}
 
 
@@ -47,12 +47,14 @@ def read_rows(found: dict[str, Any]) -> list[Row]:
 
 def table(rows: list[Row]) -> str:
     """A line a row, in Markdown."""
-    lines = ["| what | engine | size | median | runs | peak MiB | |", "|---|---|---|---|---|---|---|"]
+    head = ("what", "engine", "size", "median", "processor", "runs", "peak MiB", "")
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for row in rows:
         peak = "" if row.peak_mib is None else f"{row.peak_mib:.0f}"
+        cpu = "" if row.cpu_s is None else shown_seconds(row.cpu_s)
         lines.append(
-            f"| {row.name} | {row.engine} | {shown_size(row.size)} | {shown_seconds(row.median_s)} | {row.runs} "
-            f"| {peak} | {shown_more(row.more)} |"
+            f"| {row.name} | {row.engine} | {shown_size(row.size)} | {shown_seconds(row.median_s)} | {cpu} "
+            f"| {row.runs} | {peak} | {shown_more(row.more)} |"
         )
     return "\n".join(lines)
 

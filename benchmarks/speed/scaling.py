@@ -62,7 +62,7 @@ AXES: dict[str, tuple[str, str, tuple[int, ...]]] = {
     "samples": ("view", "samples", (32, 64, 128, 256)),
     "views": ("view", "views", (1, 2, 4, 8)),
     "points": ("grid_both", "points", (1 << 12, 1 << 14, 1 << 16, 1 << 18)),
-    "levels": ("grid_both", "levels", (2, 4, 8, 16)),
+    "levels": ("grid_both", "levels", (4, 8, 12, 16)),
     "texture": ("meshing", "texture", (256, 512, 1024, 2048)),
     "faces": ("meshing", "faces", (1000, 2000, 4000, 8000)),
 }
@@ -84,6 +84,6 @@ def scaling_rows(axis: str, *, quick: bool, timed: Callable[[Case], list[Row]] =
 
 
 def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float:
-    """k of the c · sizeᵏ that fits best, by least squares of the logarithms."""
+    """The k of the c · sizeᵏ that fits best, by least squares of the logarithms."""
     slope, _ = np.polyfit([math.log(s) for s in sizes], [math.log(t) for t in seconds], 1)
     return float(slope)

@@ -1,4 +1,4 @@
-"""(f) Start-up: the add-on's Blender side, the backend's libraries, the model, the first preview; each in fresh processes."""
+"""(f) Start-up: the add-on's Blender side, the backend's libraries, model, first preview, in fresh processes."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ place = sys.argv[1]
 spec = importlib.util.spec_from_file_location("dreamlathe", place + "/__init__.py", submodule_search_locations=[place])
 module = importlib.util.module_from_spec(spec)
 sys.modules["dreamlathe"] = module
-started = time.perf_counter()
+started, busy = time.perf_counter(), time.process_time()
 spec.loader.exec_module(module)
-print(json.dumps(time.perf_counter() - started))
+print(json.dumps([time.perf_counter() - started, time.process_time() - busy]))
 """
 """Imports the extension as Blender does, and says how long it took."""
 BACKEND = """
 import json, time
-started = time.perf_counter()
+started, busy = time.perf_counter(), time.process_time()
 from backend.threads import prepare_environment
 prepare_environment()
 import backend.meshing, backend.optimize
-print(json.dumps(time.perf_counter() - started))
+print(json.dumps([time.perf_counter() - started, time.process_time() - busy]))
 """
 MODEL = """
 import json, time
@@ -40,14 +40,14 @@ prepare_environment()
 import torch, backend.optimize
 from backend.guidance import load_guidance
 from backend.request import GuidanceSettings
-started = time.perf_counter()
+started, busy = time.perf_counter(), time.process_time()
 load_guidance("toybox", "a yellow duck", "", GuidanceSettings(), torch.device("cpu"))
-print(json.dumps(time.perf_counter() - started))
+print(json.dumps([time.perf_counter() - started, time.process_time() - busy]))
 """
 PREVIEW = """
 import json, sys, time
 from pathlib import Path
-started = time.perf_counter()
+started, busy = time.perf_counter(), time.process_time()
 from backend.events import Preview
 from backend.job import run_job
 from backend.errors import Cancelled
@@ -60,7 +60,7 @@ try:
     run_job(preset("standard", "a yellow duck", device="cpu"), Path(sys.argv[1]), report, lambda: bool(seen))
 except Cancelled:
     pass
-print(json.dumps(seen[0]))
+print(json.dumps([seen[0], time.process_time() - busy]))
 """
 
 
@@ -76,19 +76,25 @@ def startup_rows(bpy_python: Path | None, *, quick: bool) -> list[Row]:
         rows.append(_row("load the model", "toybox", own, MODEL, [], runs))
         with tempfile.TemporaryDirectory(prefix="dreamlathe-") as folder:
             places = [str(Path(folder) / str(run)) for run in range(3)]
-            times = [_seconds(own, PREVIEW, [place]) for place in places]
-        rows.append(Row("first preview", "toybox", {}, statistics.median(times), len(times)))
+            rows.append(_medians("first preview", "toybox", [_seconds(own, PREVIEW, [place]) for place in places]))
     return rows
 
 
 def _row(name: str, engine: str, python: Path, program: str, arguments: list[str], runs: int) -> Row:
-    times = [_seconds(python, program, arguments) for _ in range(runs + 1)][1:]  # the first may write byte code
-    return Row(name, engine, {}, statistics.median(times), runs)
+    times = [_seconds(python, program, arguments) for _ in range(runs + 1)]
+    return _medians(name, engine, times[1:])  # the first may write byte code
 
 
-def _seconds(python: Path, program: str, arguments: list[str]) -> float:
-    """What the program says on its last line."""
+def _medians(name: str, engine: str, times: list[tuple[float, float]]) -> Row:
+    wall, cpu = (statistics.median(each) for each in zip(*times, strict=True))
+    return Row(name, engine, {}, wall, len(times), None, {}, cpu)
+
+
+def _seconds(python: Path, program: str, arguments: list[str]) -> tuple[float, float]:
+    """What the program says on its last line: wall and processor."""
     environment: dict[str, Any] = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # Blender and the worker do write it
     command = [str(python), "-c", program, *arguments]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
-    return float(json.loads(done.stdout.strip().splitlines()[-1]))
+    wall, cpu = json.loads(done.stdout.strip().splitlines()[-1])
+    return float(wall), float(cpu)

@@ -1,20 +1,21 @@
 """(c) A whole step of the loop by family, and what each part has of it; and painting by the views of one call.
 
-Shares are of the time between two steps, measured around the parts' own calls; what is called within another counts for
-the inner one alone. ``networks``: the denoiser and the VAE's encoder, forth and back; ``guidance``: the rest of the 2D side;
-``field``: the hash grid with its heads; ``rendering``: marching, compositing, shading; ``backward``: the way back through
-rendering and field; ``optimizer``: Adam; ``rest``: occupancy, dents, health, figures.
+Shares are of the time between two steps, measured around the parts' own calls; what is called within another counts
+for the inner one alone. ``networks``: the denoiser and the VAE's encoder, forth and back; ``guidance``: the rest of the
+2D side; ``field``: the hash grid with its heads; ``rendering``: marching, compositing, shading; ``backward``: the way
+back through rendering and field; ``optimizer``: Adam; ``rest``: occupancy, dents, health, figures.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import statistics
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from backend.optimize import optimize
 from backend.rendering import Renderer
 from backend.request import GuidanceSettings, OptimizeSettings, RefineSettings, Request, preset
 
-from .cases import Action, Case, Row, measure, peak_bytes
+from .cases import Action, Case, Row, Stopwatch, gained, measure, peak_bytes
 
 CPU = torch.device("cpu")
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -80,7 +81,7 @@ class Clock:
 
 
 @contextlib.contextmanager
-def watched(guidance: Any) -> Iterator[Clock]:
+def watched(guidance: Any) -> Generator[Clock]:
     """Put the clock around the parts of a step, and take it away again."""
     clock, denoiser = Clock(), guidance.networks.denoiser
 
@@ -108,13 +109,15 @@ def watched(guidance: Any) -> Iterator[Clock]:
             delattr(owner, name) if kept is None else setattr(owner, name, kept)
 
 
-def step_times(request: Request, guidance: Any, clock: Clock | None = None) -> list[float]:
-    """Seconds of every step between :data:`FROM` and :data:`TO`; the clock begins anew at the first of them."""
-    first, last = (round(share * request.optimize.iterations) for share in (FROM, TO))
-    times: list[float] = []
+def step_times(request: Request, guidance: Any, clock: Clock | None = None) -> Stopwatch:
+    """Times of every step between :data:`FROM` and :data:`TO`; the clock begins anew at the first of them."""
+    iterations = request.optimize.iterations
+    first, last = round(FROM * iterations), min(round(TO * iterations), iterations - 1)
+    times, busy = list[float](), list[float]()
 
     def asked() -> bool:
         times.append(time.perf_counter())
+        busy.append(time.process_time())
         if clock is not None and len(times) == first + 1:
             clock.seconds.clear()
             clock.rows.clear()
@@ -122,7 +125,9 @@ def step_times(request: Request, guidance: Any, clock: Clock | None = None) -> l
 
     with tempfile.TemporaryDirectory(prefix="dreamlathe-") as folder, contextlib.suppress(Cancelled):
         optimize(request, Path(folder), guidance, CPU, lambda _: None, asked)
-    return [after - before for before, after in zip(times[first:], times[first + 1 :], strict=False)]
+    found = Stopwatch()
+    found.wall, found.cpu = ([b - a for a, b in itertools.pairwise(each[first:])] for each in (times, busy))
+    return found
 
 
 def step_row(family: str, iterations: int, **optimize: Any) -> Row:
@@ -130,10 +135,9 @@ def step_row(family: str, iterations: int, **optimize: Any) -> Row:
     before = peak_bytes()
     request, guidance = toybox(family, iterations=iterations, **optimize)
     times = step_times(request, guidance)
-    after = peak_bytes()
-    peak = None if before is None or after is None else round((after - before) / 2**20, 1)
+    peak = gained(before)
     with watched(guidance) as clock:
-        whole = sum(step_times(request, guidance, clock))
+        whole = sum(step_times(request, guidance, clock).wall)
     found = {label: each / whole for label, each in sorted(clock.seconds.items())}
     found["rest"] = 1.0 - sum(found.values())
     size = {"side": request.optimize.resolution, "rows": int(statistics.median(clock.rows))}
@@ -141,7 +145,7 @@ def step_row(family: str, iterations: int, **optimize: Any) -> Row:
         "shares": {label: round(each, 4) for label, each in found.items()},
         "outside_networks": round(1.0 - found["networks"], 4),
     }
-    return Row("whole step", family, size, statistics.median(times), len(times), peak, more)
+    return times.row("whole step", family, size, peak, more)
 
 
 def painting(views: int) -> dict[str, Action]:

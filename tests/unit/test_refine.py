@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -150,7 +151,7 @@ def test_few_steps_of_the_second_order_come_nearer_to_many_than_ddims() -> None:
         times = [torch.full((2,), round(0.75 * 999) * i // steps) for i in range(steps, -1, -1)]
         drawn = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
         noisy = noise.add_noise(latents, drawn, times[0])
-        for before, after in zip(times[:-1], times[1:-1], strict=False):
+        for before, after in itertools.pairwise(times[:-1]):
             noisy = noise.moved(noisy, predict(noisy, before), before, after)
         return noise.clean(noisy, predict(noisy, times[-2]), times[-2])
 

@@ -104,3 +104,11 @@ def test_samples_are_halved_until_all_levels_are_active() -> None:
     levels = [schedules.active_levels(step, 101, 5) for step in range(101)]
     assert all(count == 64 or level < 5 for count, level in zip(counts, levels, strict=True))
     assert schedules.samples_per_ray(0, OptimizeSettings(samples_per_ray=10)) == 8
+
+
+def test_dents_are_watched_before_they_are_filled() -> None:
+    settings = OptimizeSettings(iterations=101)
+    watched = [schedules.dents_are_watched(step, settings, 0.15) for step in range(141)]
+    assert watched == [False] * 45 + [True] * 96
+    first = next(step for step in range(101) if schedules.loss_weights(step, settings).dents)
+    assert first - watched.index(True) >= 0.15 * 100

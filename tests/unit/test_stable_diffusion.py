@@ -345,7 +345,7 @@ def test_a_cameras_prompt_that_does_not_fit_loses_words_too(written: Path):
     assert f'The prompt of a camera is too long for the text_encoder, which reads {TOKENS} tokens: "duck" is' in told[0]
     assert not any("too long" in text for text in told[1:])
     torch.testing.assert_close(cut.text.views[8:], load(written, prompt=fitting).text.views)
-    with pytest.raises(RequestError, match="The prompt of a camera is too long.*not one word fits"):
+    with pytest.raises(RequestError, match=r"The prompt of a camera is too long.*not one word fits"):
         load(written, camera_prompts=("q" * 40,))
 
 
