@@ -90,14 +90,14 @@ class Probe:
     def __init__(self, model: str, views: Views, settings: GuidanceSettings, device: torch.device) -> None:
         first, *others = views.prompts
         found = load_guidance(model, first, "", settings, device, False, None, print, others)
-        if not isinstance(found, TextGuidance) or found.networks.vae is None:
+        if not isinstance(found, TextGuidance) or found.vae is None:
             raise SystemExit(f"{model} has no VAE.")
-        self.guidance, self.vae = found, found.networks.vae
+        self.guidance, self.vae = found, found.vae
         self.views, self.device = views, device
 
     def latents(self, vae: Any, index: int, seed: int) -> tuple[Tensor, Tensor]:
         """One picture as a leaf [1, 3, 64, 64], and its latents through ``vae``."""
-        self.guidance.networks = dataclasses.replace(self.guidance.networks, vae=vae)
+        self.guidance.vae = vae
         leaf = self.views.images[index : index + 1].to(self.device).requires_grad_()
         return leaf, self.guidance.encode(leaf, torch.Generator(self.device).manual_seed(seed))
 
@@ -199,7 +199,7 @@ def train(
     TAESD's decoder would be trained to put pictures together again; guidance has no use for one. ``passed`` says after
     each step, by their number, what share of the training is over.
     """
-    vae, device = guidance.networks.vae, guidance.device
+    vae, device = guidance.vae, guidance.device
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         tiny = make_tiny(vae, width).to(device)

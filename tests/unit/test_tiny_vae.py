@@ -55,7 +55,7 @@ def test_half_a_gradient_is_told(probe: tiny_vae.Probe) -> None:
 
 
 def test_a_tiny_vae_is_trained_and_loads_as_one(probe: tiny_vae.Probe, tmp_path: Path) -> None:
-    probe.guidance.networks = tiny_vae.dataclasses.replace(probe.guidance.networks, vae=probe.vae)
+    probe.guidance.vae = probe.vae
     trained = tiny_vae.train(probe.guidance, lambda steps: steps / 80, 16, 0, lambda _: None, pictures=24)
     torch.manual_seed(0)
     before = probe.latent_error(tiny_vae.make_tiny(probe.vae, 16))
