@@ -24,7 +24,7 @@ import torch
 from backend.cameras import orbit_cameras
 from backend.errors import Cancelled
 from backend.field import Field
-from backend.guidance import load_guidance, text_guidance
+from backend.guidance import load_guidance, latent_guidance
 from backend.optimize import optimize
 from backend.rendering import Renderer
 from backend.request import GuidanceSettings, OptimizeSettings, RefineSettings, Request, preset
@@ -95,7 +95,7 @@ def watched(guidance: Any) -> Generator[Clock]:
         (guidance, "gradient", "guidance", guidance.gradient),
         (guidance, "encode", "networks", guidance.encode),
         (denoiser, "forward", "networks", counted),
-        (text_guidance, "judged", "networks", text_guidance.judged),  # the way back through the encoder
+        (latent_guidance, "judged", "networks", latent_guidance.judged),  # the way back through the encoder
         (torch.autograd, "backward", "backward", torch.autograd.backward),
         (torch.optim.Adam, "step", "optimizer", torch.optim.Adam.step),
     ]

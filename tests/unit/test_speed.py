@@ -113,7 +113,7 @@ def test_the_clock_gives_time_to_the_innermost() -> None:
 
 def test_the_parts_of_a_step_add_up_and_are_left_as_they_were() -> None:
     torch.optim.Adam([torch.zeros(1)])  # at the first one, torch itself puts its hook around the step
-    before = (steps.Renderer.render, torch.autograd.backward, torch.optim.Adam.step, steps.text_guidance.judged)
+    before = (steps.Renderer.render, torch.autograd.backward, torch.optim.Adam.step, steps.latent_guidance.judged)
     small: dict[str, Any] = {"resolution": 16, "samples_per_ray": 8, "grid_levels": 2, "occupancy_resolution": 8}
     row = steps.step_row("toybox", 6, **small)
     assert row.size == {"side": 16, "rows": 3}
@@ -121,7 +121,7 @@ def test_the_parts_of_a_step_add_up_and_are_left_as_they_were() -> None:
     assert sum(row.more["shares"].values()) == pytest.approx(1.0, abs=1e-3)
     assert {"networks", "field", "rendering", "guidance", "backward", "optimizer", "rest"} == set(row.more["shares"])
     assert all(share > 0 for share in row.more["shares"].values())
-    after = (steps.Renderer.render, torch.autograd.backward, torch.optim.Adam.step, steps.text_guidance.judged)
+    after = (steps.Renderer.render, torch.autograd.backward, torch.optim.Adam.step, steps.latent_guidance.judged)
     assert after == before
 
 
