@@ -70,7 +70,12 @@ _WORDS = (
     "refine.visits=3",
 )
 """The camera is not told; from words alone more guidance is needed, and paintings that leave more as it is."""
-CURE = ("guidance.timestep_range=0.5,0.98", "guidance.timestep_end=0.2,0.4", "optimize.view_growth=0.5")
+CURE = (
+    "guidance.perp_neg_strength=4",
+    "guidance.timestep_range=0.5,0.98",
+    "guidance.timestep_end=0.2,0.4",
+    "optimize.view_growth=0.5",
+)
 """What helps beside Perp-Neg: see docs/perp-neg.md."""
 _PUBLISHED = "guidance.perp_neg_strength=2"
 VARIANTS: dict[str, tuple[str, ...]] = {

@@ -24,7 +24,7 @@ import torch
 from backend.cameras import orbit_cameras
 from backend.errors import Cancelled
 from backend.field import Field
-from backend.guidance import load_guidance, latent_guidance
+from backend.guidance import latent_guidance, load_guidance
 from backend.optimize import optimize
 from backend.rendering import Renderer
 from backend.request import GuidanceSettings, OptimizeSettings, RefineSettings, Request, preset
