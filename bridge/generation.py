@@ -24,6 +24,7 @@ from .environment import ROOT, worker_command
 from .frames import timed
 from .history import Past
 from .job import Job
+from .models import absolute_models
 from .pictures import scene_pictures
 from .record import Placement, Record, read_record, write_record
 from .result import add_result, listed_normals, load_result
@@ -75,7 +76,8 @@ def make_plan(
     if pictures is None:
         pictures = scene_pictures(context, settings, matrix, objects) if uses_pictures(settings) else ()
     chosen = preferences()
-    request = change(to_request(settings, device=chosen.device, cameras=cameras, references=pictures)).validated()
+    told = to_request(settings, device=chosen.device, cameras=cameras, references=pictures)
+    request = change(absolute_models(told)).validated()
     return Plan(
         request=request,
         folder=folder or new_folder(chosen.results_folder(), request),
