@@ -23,7 +23,7 @@ help:
 	@echo "make lint          ruff and pyright"
 	@echo "make format        ruff's formatter, in place"
 	@echo "make test-bpy-all  the tests inside Blender under 4.2, 4.5 and 5.0"
-	@echo "make test-blender  the tests in a real Blender: BLENDER and BLENDER_WINDOW are the commands that start it"
+	@echo "make test-blender  the tests in a real Blender, that of PATH, or BLENDER and BLENDER_WINDOW, the commands that start it"
 	@echo "make repository    the zip, and dist/repository/ to be put on any web server as an extension repository"
 	@echo "make extension     build and validate the extension's zip in dist/"
 	@echo "make offline       the full zip with PyTorch for the processor, for PLATFORMS (default: $(PLATFORMS)), in dist/"

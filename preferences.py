@@ -186,6 +186,8 @@ def _draw_set_up(layout: UILayout) -> None:
         row = layout.row(align=True)
         row.operator("dreamlathe.environment_set_up", icon="IMPORT")
         row.operator("dreamlathe.environment_remove", text="", icon="TRASH")
+        if not may_go_online():
+            layout.operator("extensions.userpref_allow_online", text="Allow Online Access", icon="INTERNET")
         for line in filter(None, _told["set_up"].split("\n")):
             layout.label(text=line)
         return

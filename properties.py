@@ -90,6 +90,7 @@ class Settings(Protocol):
     view_model: str
     camera_source: CameraSource
     camera_collection: Collection | None
+    camera_count: int
     rig: Object | None
     orbit: Any
     guidance: Any
@@ -229,6 +230,9 @@ with_properties(
         "camera_source": EnumProperty(name="Look From", description="Where views are taken from", items=_SOURCES),
         "camera_collection": PointerProperty(
             name="Collection", description="The collection whose cameras are looked from", type=Collection
+        ),
+        "camera_count": IntProperty(
+            name="Count", description="How many cameras are made around the rig", default=8, min=1, max=256
         ),
         "rig": PointerProperty(
             name="Rig",

@@ -35,7 +35,9 @@ _BYTES = {True: 9e9, False: 3e9}
 _DOWNLOAD_SHARE = 0.8
 """Of the progress; the rest is unpacking."""
 _PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
-_WHEEL = re.compile(r"(?:Downloading|Using cached|Processing) (?:\S*[/\\])?([\w.+!-]+\.whl)(?: \(([^)]+)\))?")
+_WHEEL = re.compile(
+    r"(?:Downloading|Using cached|Processing) (?:\S*[/\\])?([\w.+!-]+\.whl)(?!\.)(?: \(([\d.]+ \w?B)\))?"
+)
 _NO_NETWORK = ("NewConnectionError", "NameResolutionError", "Connection refused", "ConnectTimeout", "ProxyError",
                "Network is unreachable", "Failed to establish", "Temporary failure in name")  # fmt: skip
 _NO_BUILD = ("No matching distribution", "Could not find a version", "is not a supported wheel")

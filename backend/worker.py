@@ -40,6 +40,8 @@ STEP_GRACE = 120.0
 """Seconds after a cancel in which a step may end and its checkpoint be written; a large model's step takes as long."""
 GRACE = float(os.environ.get("DREAMLATHE_GRACE", "15"))
 """The same for what is neither a step nor can be interrupted; then the process is ended."""
+LOST_GRACE = min(3.0, GRACE)
+"""The same once a phase without steps was broken off: an import may have swallowed the exception."""
 _INTERRUPTIBLE = {"environment", "model"}
 """Phases without steps: a stop interrupts them by an exception."""
 
@@ -298,7 +300,8 @@ class _Worker:
                 self._pokes += 1
                 _interrupt_main_thread()
             stepping = current is not None and current.switch.phase == "optimize"
-            if time.monotonic() - began > (STEP_GRACE if stepping else GRACE):
+            lost = current is not None and current.switch.broken_off
+            if time.monotonic() - began > (STEP_GRACE if stepping else LOST_GRACE if lost else GRACE):
                 self._writer.send(describe(Cancelled("Stopped; the worker was ended, because it did not answer.")))
                 self._writer.close(2.0)
                 os._exit(exit_code(Cancelled.code))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -24,6 +25,7 @@ from .environment import ROOT, worker_command
 from .frames import timed
 from .history import Past
 from .job import Job
+from .models import absolute_models
 from .pictures import scene_pictures
 from .record import Placement, Record, read_record, write_record
 from .result import add_result, listed_normals, load_result
@@ -75,7 +77,8 @@ def make_plan(
     if pictures is None:
         pictures = scene_pictures(context, settings, matrix, objects) if uses_pictures(settings) else ()
     chosen = preferences()
-    request = change(to_request(settings, device=chosen.device, cameras=cameras, references=pictures)).validated()
+    told = to_request(settings, device=chosen.device, cameras=cameras, references=pictures)
+    request = change(absolute_models(told)).validated()
     return Plan(
         request=request,
         folder=folder or new_folder(chosen.results_folder(), request),
@@ -110,11 +113,31 @@ def plan_again(past: Past, scene: Scene, request: Request | None = None, folder:
     return Plan(
         request=request or past.request,
         folder=folder or past.folder,
-        placement=placement,
+        placement=_belonging(placement, own),
         scene_uid=own.session_uid,
         python=preferences().find_python(),
         start_from=None if noted is None or not noted.start_from or folder else Path(noted.start_from),
     )
+
+
+def follow_file(plan: Plan) -> Plan:
+    """The plan after a file was saved, perhaps under another name, or loaded: the same if its scene is not open."""
+    scene = find_scene(plan)
+    if scene is None:
+        return plan
+    return dataclasses.replace(plan, placement=_belonging(plan.placement, scene), scene_uid=scene.session_uid)
+
+
+def find_scene(plan: Plan) -> Scene | None:
+    """The open scene that a job was made for; the one of its name, if its file was loaded again meanwhile."""
+    scenes = bpy.data.scenes
+    found = next((scene for scene in scenes if scene.session_uid == plan.scene_uid), None)
+    return found or next((scene for scene in scenes if _is_home(scene, plan.placement)), None)
+
+
+def _belonging(placement: Placement, scene: Scene) -> Placement:
+    """The same placement in a scene of the open file."""
+    return dataclasses.replace(placement, scene=scene.name, file=bpy.data.filepath)
 
 
 def new_folder(root: Path, request: Request) -> Path:
@@ -195,11 +218,7 @@ class Placing:
         timed("undo step")(undo_push)(f"Generate: {self._plan.request.title}")
 
     def _scene(self) -> Scene:
-        """The scene the job was made for; the one of its name, if its file was loaded again meanwhile."""
-        plan = self._plan
-        scenes = bpy.data.scenes
-        found = next((scene for scene in scenes if scene.session_uid == plan.scene_uid), None)
-        found = found or next((scene for scene in scenes if _is_home(scene, plan.placement)), None)
+        found = find_scene(self._plan)
         if found is None:
             raise OutputError("The scene of this job is not open any more.", "Import the result from its folder.")
         return found

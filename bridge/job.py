@@ -101,7 +101,7 @@ class Job:
     ) -> None:
         self.request = request
         self.folder = folder
-        self.status = Status()
+        self.status = Status(preview=_earlier_preview(folder, start_from))
         self._worker = worker
         self._limits = limits or Limits()
         self._deadline: float | None = None
@@ -210,6 +210,12 @@ class Job:
             status.error, status.message = outcome, outcome.message
         status.ended = time.monotonic()
         self._worker.kill()
+
+
+def _earlier_preview(*folders: Path | None) -> str:
+    """What an earlier run has shown last: there until the worker has something newer."""
+    shown = (folder / "preview.png" for folder in folders if folder is not None)
+    return next((str(path) for path in shown if path.is_file()), "")
 
 
 def run(job: Job, on_step: Callable[[Status], None] = lambda _: None, interval: float = 0.05) -> Status:

@@ -81,7 +81,13 @@ def refresh() -> None:
 
 @persistent
 def _on_load(*_: Any) -> None:
+    queue.follow_file()
     refresh()
+
+
+@persistent
+def _on_save(*_: Any) -> None:
+    queue.follow_file()
 
 
 CLASSES = (DREAMLATHE_PG_past,)
@@ -94,6 +100,7 @@ def register() -> None:
     manager.dreamlathe_jobs = CollectionProperty(type=DREAMLATHE_PG_past, options={"SKIP_SAVE"})
     manager.dreamlathe_job = IntProperty(name="Job", description="The chosen job", options={"SKIP_SAVE"})
     bpy.app.handlers.load_post.append(_on_load)
+    bpy.app.handlers.save_post.append(_on_save)
     supervisor.listeners.append(refresh)
     if not bpy.app.background:
         bpy.app.timers.register(refresh, first_interval=0.1)
@@ -105,6 +112,7 @@ def unregister() -> None:
         bpy.app.timers.unregister(refresh)
     supervisor.listeners.remove(refresh)
     bpy.app.handlers.load_post.remove(_on_load)
+    bpy.app.handlers.save_post.remove(_on_save)
     manager = cast("Any", WindowManager)
     del manager.dreamlathe_jobs, manager.dreamlathe_job
     unregister_classes(CLASSES)

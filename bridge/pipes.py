@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
+from collections.abc import Generator
 from typing import IO
 
 _CHUNK = 1 << 16
@@ -75,7 +77,8 @@ class Writer:
         """Send what goes through; forget everything if nobody reads any more."""
         while self._pending and not self._stream.closed:
             try:
-                sent = os.write(self._stream.fileno(), self._pending[:_CHUNK])
+                with _without_signal():
+                    sent = os.write(self._stream.fileno(), self._pending[:_CHUNK])
             except BlockingIOError:
                 return
             except OSError:
@@ -87,6 +90,24 @@ class Writer:
         """Close the pipe; the other side sees its end."""
         with contextlib.suppress(OSError):
             self._stream.close()
+
+
+@contextlib.contextmanager
+def _without_signal() -> Generator[None]:
+    """Writing to a process that is gone is an error, and no signal.
+
+    Python ignores SIGPIPE, but inside of some Blenders (4.3) it does not come to that: the signal would end Blender.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
+    try:
+        yield
+    finally:
+        if signal.SIGPIPE in signal.sigpending() and signal.SIGPIPE not in before:
+            signal.sigwait({signal.SIGPIPE})
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _waiting(descriptor: int) -> int:

@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import os
 import shutil
-from pathlib import Path
 
 import bpy
 from bpy.types import Context, Object
 from mathutils import Matrix
 
 from ..backend.errors import DreamlatheError
-from ..backend.request import BUILT_IN_MODEL, BUILT_IN_VIEW_MODEL, NO_MODEL
 from ..preferences import Preferences, preferences
 from ..properties import Settings, settings_of, uses_pictures, uses_prompt
 from . import supervisor, vocabulary
 from .blender import scene_of
 from .callbacks import CAMERA_PROMPT
-from .environment import ROOT, VARIABLE
+from .environment import VARIABLE
+from .model_problems import loading_problems, model_problem, view_model_problem
 from .picture_problems import camera_problems, picture_problems, rig_problem
 from .repairs import ALLOW_ONLINE, PREFERENCES, SET_UP, USE_ORBIT, Problem, Repair, set_choice, set_text
 from .rig import camera_objects, find_rig, rig_matrix
 
 NEEDED_BYTES = 300e6
 """Room on the disk that a job may take."""
-VIEW_WEIGHTS = ROOT / "backend" / "toybox" / "view_weights"
-"""Of the built-in model that is shown pictures."""
-
-_TOYBOX = set_text("Use Toybox", "model", BUILT_IN_MODEL, "MESH_CUBE")
 
 
 def find_problems(context: Context) -> list[Problem]:
@@ -38,9 +33,10 @@ def find_problems(context: Context) -> list[Problem]:
     cameras = camera_objects(context, settings.camera_source, settings.camera_collection) if fixed else []
     found: list[Problem] = []
     if uses_prompt(settings):
-        found += [*_prompt(settings, cameras), *_model(settings.model, chosen)]
+        found += [*_prompt(settings, cameras), *model_problem(settings.model, chosen)]
     if uses_pictures(settings):
-        found += [*picture_problems(settings, cameras, matrix), *_view_model(settings.view_model.strip(), chosen)]
+        found += [*picture_problems(settings, cameras, matrix), *view_model_problem(settings.view_model, chosen)]
+    found += loading_problems(settings, chosen)
     if fixed:
         found += _cameras(cameras, matrix)
     found += [*_environment(chosen), *_disk(chosen)]
@@ -81,46 +77,6 @@ def _strange_words(prompt: str, strange: list[str], lists: vocabulary.Lists) -> 
     ]
     named = ", ".join(f"“{word}”" for word in strange)
     return Problem(f"The model does not know {named}", tuple(repairs), blocking=False)
-
-
-def _model(name: str, chosen: Preferences) -> list[Problem]:
-    name = name.strip()
-    if name == BUILT_IN_MODEL or (name.endswith(".safetensors") and _place(name).is_file()):
-        return []
-    return _found("model", name, chosen, _TOYBOX)
-
-
-def _view_model(name: str, chosen: Preferences) -> list[Problem]:
-    """The same of the model that is shown the pictures, which may be none."""
-    alone = set_text("Use No Model", "view_model", NO_MODEL, "X")
-    if name == NO_MODEL:
-        return []
-    if name == BUILT_IN_VIEW_MODEL:
-        if (VIEW_WEIGHTS / "model_index.json").is_file():
-            return []
-        return [Problem("The built-in model for pictures has no weights yet", (alone,))]
-    return _found("model for pictures", name, chosen, alone)
-
-
-def _found(what: str, name: str, chosen: Preferences, repair: Repair) -> list[Problem]:
-    """What is wrong with a folder or a Hub id."""
-    if not name:
-        return [Problem(f"No {what} is chosen", (repair,))]
-    path = _place(name)
-    if path.is_dir():
-        if (path / "model_index.json").is_file():
-            return []
-        return [Problem(f"The {what}'s folder has no model_index.json", (repair,))]
-    name = name.partition("@")[0]  # a revision may stand behind it
-    if path.is_absolute() or name.count("/") != 1:
-        return [Problem(f"The {what}'s folder does not exist", (repair,))]
-    if bpy.app.online_access or chosen.has_hub_model(name):
-        return []
-    return [Problem(f"The {what} is not here, and Blender may not go online", (ALLOW_ONLINE, repair))]
-
-
-def _place(name: str) -> Path:
-    return Path(bpy.path.abspath(name)).expanduser()
 
 
 def _cameras(cameras: list[Object], matrix: Matrix) -> list[Problem]:

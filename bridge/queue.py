@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from typing import Literal
 
 from ..backend.errors import DreamlatheError
-from . import supervisor
+from . import generation, supervisor
 from .generation import Placing, Plan, start_job
 from .job import Job, Status
-from .record import Record, drop_record, note_end, write_record
+from .record import Record, drop_record, note_end, read_record, write_record
 
 State = Literal["waiting", "running", "paused", "placing"]
 
@@ -94,6 +95,17 @@ def cancel(ticket: Ticket) -> None:
         _tickets.remove(ticket)
         note_end(ticket.plan.folder, "cancelled")
         _drop_unbegun(ticket)
+
+
+def follow_file() -> None:
+    """A file was saved, perhaps under another name, or loaded: jobs of its scenes belong there, in their notes too."""
+    for ticket in _tickets:
+        plan = generation.follow_file(ticket.plan)
+        noted = read_record(plan.folder)
+        if noted is not None and plan.placement != ticket.plan.placement:
+            with contextlib.suppress(OSError):
+                write_record(plan.folder, dataclasses.replace(noted, placement=plan.placement))
+        ticket.plan = plan
 
 
 def clear() -> None:

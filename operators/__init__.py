@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from ..bridge.blender import register_classes, unregister_classes
-from . import environment, generate, jobs, past_jobs, pictures, presets, remesh, results, rig, storage
+from . import environment, generate, jobs, models, past_jobs, pictures, presets, remesh, results, rig, storage
 
 CLASSES = (
     *generate.CLASSES,
     *jobs.CLASSES,
     *past_jobs.CLASSES,
     *rig.CLASSES,
+    *models.CLASSES,
     *pictures.CLASSES,
     *presets.CLASSES,
     *results.CLASSES,

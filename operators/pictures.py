@@ -7,13 +7,18 @@ from typing import Any, cast
 
 import bpy
 from bpy.props import BoolProperty, CollectionProperty, IntProperty, StringProperty
-from bpy.types import Context, Event, Object, Operator, OperatorFileListElement
+from bpy.types import Context, Event, FileHandler, Object, Operator, OperatorFileListElement
 
 from ..bridge.blender import OperatorReturn, layer_of, scene_of, window_manager, with_properties
 from ..bridge.callbacks import CAMERA_PROMPT
 from ..bridge.pictures import has_picture, straighten
-from ..properties import Settings, settings_of
+from ..properties import Settings, settings_of, uses_pictures
 from .rig import OnCamera, name_their_camera
+
+_UNSAVED: Any = {"SKIP_SAVE"}
+"""Of what one button says: the next one does not mean it as well."""
+_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+"""Of the pictures that the backend reads."""
 
 
 class DREAMLATHE_OT_picture_add(Operator):
@@ -24,7 +29,10 @@ class DREAMLATHE_OT_picture_add(Operator):
     bl_options = {"REGISTER", "UNDO"}
 
     def invoke(self, context: Context, event: Event) -> OperatorReturn:
-        """Let a person choose files."""
+        """Let a person choose files; those that were dropped on the sidebar are chosen already."""
+        values = cast("Any", self)
+        if values.filepath or any(each.name for each in values.files):
+            return self.execute(context)
         window_manager().fileselect_add(self)
         return {"RUNNING_MODAL"}
 
@@ -48,20 +56,43 @@ class DREAMLATHE_OT_picture_add(Operator):
             return {"CANCELLED"}
         if values.index < 0:
             settings.picture = len(settings.pictures) - 1
+        if not uses_pictures(settings):  # who drops pictures means to make something of them
+            settings.source = "BOTH" if settings.prompt.strip() else "PICTURE"
         return {"FINISHED"}
 
 
 with_properties(
     DREAMLATHE_OT_picture_add,
     {
-        "filepath": StringProperty(name="File", description="The picture", subtype="FILE_PATH"),
+        "filepath": StringProperty(name="File", description="The picture", subtype="FILE_PATH", options=_UNSAVED),
         "directory": StringProperty(name="Folder", description="Where the pictures are", subtype="DIR_PATH"),
-        "files": CollectionProperty(name="Files", description="The pictures' names", type=OperatorFileListElement),
-        "index": IntProperty(name="Picture", description="The picture of the list to replace; -1: add", default=-1),
+        "files": CollectionProperty(
+            name="Files", description="The pictures' names", type=OperatorFileListElement, options=_UNSAVED
+        ),
+        "index": IntProperty(
+            name="Picture", description="The picture of the list to replace; -1: add", default=-1, options=_UNSAVED
+        ),
         "filter_image": BoolProperty(default=True, options={"HIDDEN", "SKIP_SAVE"}),
         "filter_folder": BoolProperty(default=True, options={"HIDDEN", "SKIP_SAVE"}),
     },
 )
+
+
+class DREAMLATHE_FH_pictures(FileHandler):
+    """Pictures that are dropped on the Dreamlathe tab. On the view itself, Blender has drops of its own."""
+
+    bl_idname = "DREAMLATHE_FH_pictures"
+    bl_label = "Pictures of the Object"
+    bl_import_operator = "dreamlathe.picture_add"
+    bl_file_extensions = ";".join(_ENDINGS)
+
+    @classmethod
+    def poll_drop(cls, context: Context) -> bool:
+        place = cast("Any", context)
+        area, region = place.area, place.region
+        if area is None or area.type != "VIEW_3D" or region is None or region.type != "UI":
+            return False
+        return getattr(region, "active_panel_category", "Dreamlathe") == "Dreamlathe"
 
 
 class DREAMLATHE_OT_picture_from_camera(Operator):
@@ -138,7 +169,7 @@ class DREAMLATHE_OT_picture_maps_clear(_OnPicture, Operator):
 
 
 for _operator in (DREAMLATHE_OT_picture_remove, DREAMLATHE_OT_picture_maps_clear):
-    _index = IntProperty(name="Picture", description="Its place in the list; unset: the chosen one")
+    _index = IntProperty(name="Picture", description="Its place in the list; unset: the chosen one", options=_UNSAVED)
     with_properties(_operator, {"index": _index})
 
 
@@ -177,4 +208,5 @@ CLASSES = (
     DREAMLATHE_OT_picture_maps_clear,
     DREAMLATHE_OT_background_straighten,
     DREAMLATHE_OT_camera_prompt_clear,
+    DREAMLATHE_FH_pictures,
 )

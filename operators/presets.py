@@ -14,6 +14,10 @@ from ..bridge.environment import ROOT
 from ..properties import settings_of
 
 SUBFOLDER = "dreamlathe/quality"
+_GROUPS = ("guidance", "optimize", "refine", "mesh", "view_guidance", "reference")
+_LOADING = ("precision", "memory", "image_size")
+"""LoRAs and the tiny VAE belong to a model, as its name does, and no preset changes that."""
+_KEPT = ("preset", *_GROUPS, *(f"loading.{name}" for name in _LOADING))
 
 
 class DREAMLATHE_OT_quality_preset_add(AddPresetBase, Operator):  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -24,7 +28,7 @@ class DREAMLATHE_OT_quality_preset_add(AddPresetBase, Operator):  # pyright: ign
     preset_menu = "DREAMLATHE_PT_quality_presets"
     preset_subdir = SUBFOLDER
     preset_defines = ["settings = bpy.context.scene.dreamlathe"]
-    preset_values = [f"settings.{name}" for name in ("preset", "guidance", "optimize", "refine", "mesh")]
+    preset_values = [f"settings.{name}" for name in _KEPT]
 
 
 class DREAMLATHE_OT_seed_roll(Operator):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from bpy.types import Context, Panel, UILayout
 
 from ..bridge.blender import scene_of
@@ -53,7 +55,10 @@ class DREAMLATHE_PT_orbit(SidebarPanel, Panel):
         for name in ("jitter_position", "jitter_target", "jitter_up"):
             column.prop(settings.orbit, name)
         layout.prop(settings.orbit, "area_share")
-        layout.operator("dreamlathe.cameras_add", icon="OUTLINER_OB_CAMERA")
+        column = layout.column(align=True)
+        column.prop(settings, "camera_count", text="Cameras")
+        add: Any = column.operator("dreamlathe.cameras_add", icon="OUTLINER_OB_CAMERA")
+        add.count = settings.camera_count
 
 
 def _draw_cameras(context: Context, layout: UILayout) -> None:

@@ -13,6 +13,7 @@ from ..bridge.vocabulary import shown as sorted_words
 from ..bridge.vocabulary import vocabulary
 from ..properties import Settings, uses_pictures, uses_prompt
 from .common import SidebarPanel, columns, draw_text, layout_of, shown
+from .models import draw_model
 
 _PREVIEW = 7.0
 """Height of the chosen picture, in rows."""
@@ -62,7 +63,7 @@ def _draw_prompt(settings: Settings, layout: UILayout) -> None:
     layout.prop(settings, "prompt", text="", icon="OUTLINER_DATA_FONT", placeholder="a red duck")
     columns(layout)
     layout.prop(settings, "negative_prompt", placeholder="nothing")
-    layout.prop(settings, "model")
+    draw_model(layout, settings, "model")
 
 
 def _draw_pictures(context: Context, settings: Settings, layout: UILayout) -> None:
@@ -84,7 +85,7 @@ def _draw_pictures(context: Context, settings: Settings, layout: UILayout) -> No
         if count:
             text = "1 camera has a picture behind it" if count == 1 else f"{count} cameras have pictures behind them"
             layout.label(text=text, icon="CAMERA_DATA")
-    layout.prop(settings, "view_model")
+    draw_model(layout, settings, "view_model")
 
 
 def _draw_picture(layout: UILayout, item: Any) -> None:

@@ -49,7 +49,9 @@ _REPORT_SECONDS = 0.2
 _NORMAL_WEIGHT = 4e-3
 """Four times a picture's: shapes come out no worse by it, and a quarter of the normals is saved."""
 _PREVIEW_SECONDS = 3.0
-"""Previews come at least so often; they draw no random numbers, so this changes nothing else."""
+_PREVIEW_LIMIT = 5.0
+"""Previews come after so many seconds, and before a step that would make it more than the limit; they draw no random
+numbers, so this changes nothing else."""
 
 
 def optimize(
@@ -128,6 +130,8 @@ class _Loop:
     def run(self, should_stop: Callable[[], bool]) -> None:
         """Step to the end; raises Unhealthy."""
         tally, settings = self.state.tally, self.settings
+        if self.pictures is None:  # those are shown first; and the first step may compile kernels for a while
+            self._preview()
         while tally.step < self.steps:
             if should_stop():
                 self._save(regular=False)
@@ -140,8 +144,7 @@ class _Loop:
             tally.step += 1
             self._time(time.perf_counter() - started)
             at_end = tally.step == self.steps
-            overdue = time.perf_counter() - self.previewed > _PREVIEW_SECONDS
-            if at_end or overdue or tally.step % settings.preview_every == 0:
+            if at_end or self._is_overdue() or tally.step % settings.preview_every == 0:
                 self._preview()
             if at_end:
                 self._check_result()
@@ -370,6 +373,11 @@ class _Loop:
         check_parameters(self.state.parameters)
         self.store.save(self.state.pack(regular=regular))
         self.saved_at = self.state.tally.step
+
+    def _is_overdue(self) -> bool:
+        """Whether a preview is due, going by how long the last few steps took."""
+        passed = time.perf_counter() - self.previewed
+        return passed > _PREVIEW_SECONDS or passed + max(list(self.recent)[-3:]) > _PREVIEW_LIMIT
 
     def _preview(self) -> None:
         self.previewed = time.perf_counter()

@@ -51,7 +51,9 @@ def story() -> Iterator[float]:
     ADDON.python, settings.model, settings.camera_source = "/no/python", "someone/model", "SELECTED"
     settings.prompt = "a red duck"
     yield from picture("2-problems")
-    ADDON.python, settings.model, settings.camera_source = PYTHON, "toybox", "ORBIT"
+    ADDON.python, settings.camera_source = PYTHON, "ORBIT"
+    yield from models(settings)
+    settings.model = "toybox"
     run(bpy.ops.dreamlathe.rig_add)
     run(bpy.ops.view3d.view_all)
     yield from picture("3-rig")
@@ -67,6 +69,20 @@ def tell() -> None:
     print("gallery:", frames.longest())
     for name, tally in sorted(frames.tallies().items()):
         print(f"gallery: {name}: {tally.calls} calls, longest {tally.longest * 1e3:.1f} ms")
+
+
+def models(settings: Any) -> Iterator[float]:
+    """A model of another's, with two LoRAs, one of them gone."""
+    folder = Path(RESULTS) / "models" / "someone's model"
+    folder.mkdir(parents=True)
+    (folder / "model_index.json").write_text("{}")
+    (folder.parent / "clay.safetensors").touch()
+    settings.model, settings.loading.precision, settings.loading.image_size = str(folder), "bf16", 512
+    settings.loading.loras = f"{folder.parent / 'clay.safetensors'}@0.8; {folder.parent / 'gone.safetensors'}"
+    yield from picture("2-models")
+    for each in settings.loading.bl_rna.properties:
+        if not each.is_readonly:
+            settings.loading.property_unset(each.identifier)
 
 
 def cameras(settings: Any) -> Iterator[float]:

@@ -1,8 +1,9 @@
 """A real Blender, with and without a window: the commands a person types, with their exit codes.
 
 $BLENDER is the command that starts Blender without a window (default: blender, where it is on PATH); $BLENDER_WINDOW
-is one that starts it with a window, if there is a screen. Run ``python -m pytest tests/blender`` where there is the bpy
-wheel, whose tool builds the zip.
+is one that starts it with a window (default: the same on a virtual screen by xvfb-run, or on the screen there is).
+$DREAMLATHE_PYTHON is the backend's Python, for the test with its own worker. Run ``python -m pytest tests/blender``
+where there is the bpy wheel, whose tool builds the zip.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 BLENDER = shlex.split(os.environ.get("BLENDER", shutil.which("blender") or ""))
-WINDOW = shlex.split(os.environ.get("BLENDER_WINDOW", ""))
+PYTHON = os.environ.get("DREAMLATHE_PYTHON", "")
+VIRTUAL = ["xvfb-run", "--auto-servernum", "--server-args=-screen 0 1600x900x24"]
 NO_SPLASH = "import bpy; bpy.context.preferences.view.show_splash = False; bpy.ops.wm.save_userpref()"
 LOOK = """
 import bpy, sys
@@ -32,6 +34,17 @@ assert bpy.data.images["a red duck"].packed_file is not None
 assert bpy.data.objects["a red duck"]["dreamlathe_seed"] == 3
 """
 
+
+def window_command() -> list[str]:
+    """How Blender is started with a window; empty if there is no screen."""
+    if "BLENDER_WINDOW" in os.environ:
+        return shlex.split(os.environ["BLENDER_WINDOW"])
+    if BLENDER and shutil.which(VIRTUAL[0]):
+        return [*VIRTUAL, *BLENDER]
+    return BLENDER if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") else []
+
+
+WINDOW = window_command()
 pytestmark = pytest.mark.skipif(not BLENDER, reason="needs Blender: set BLENDER to the command that starts it")
 
 
@@ -152,3 +165,14 @@ def test_the_window(home: Path, tmp_path: Path) -> None:
     assert "window: all is well" in done.stdout
     assert "Traceback" not in done.stderr, done.stderr  # of a draw or a handler, which Blender swallows
     print(*(line for line in done.stdout.splitlines() if line.startswith("window:")), sep="\n")  # shown by pytest -rP
+
+
+@pytest.mark.skipif(not WINDOW, reason="needs a screen: set BLENDER_WINDOW to the command that starts Blender on it")
+@pytest.mark.skipif(not PYTHON, reason="needs the backend: set DREAMLATHE_PYTHON to a Python that has it")
+def test_the_real_worker(home: Path, tmp_path: Path) -> None:
+    script = ["--python", str(ROOT / "tests" / "blender" / "real_worker.py"), "--", PYTHON, str(tmp_path)]
+    done = blender(home, *script, start=WINDOW, timeout=1500)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "worker: all is well" in done.stdout
+    assert "Traceback" not in done.stderr, done.stderr
+    print(*(line for line in done.stdout.splitlines() if line.startswith("worker:")), sep="\n")

@@ -1,7 +1,8 @@
 """Runs inside a Blender that has a window: what a new person does, with the real worker, a picture at each step.
 
-blender --python tests/blender/walkthrough.py -- PYTHON RESULTS_FOLDER HOLD; at each step a file named HOLD-… appears,
-and Blender waits until somebody has taken a picture and deleted it. Ends with how long Blender was held up by us.
+blender --python tests/blender/walkthrough.py -- PYTHON RESULTS_FOLDER [PRESET] HOLD; at each step a file named HOLD-…
+appears, and Blender waits until somebody has taken a picture and deleted it. Ends with how long Blender was held up by
+us. PRESET is standard unless it is said.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import stage
 from stage import ADDON, ARGUMENTS, NAME, bpy, frames, part, press, queue, step_back, supervisor, tab, view
 
-PYTHON, RESULTS, HOLD = ARGUMENTS
+PYTHON, RESULTS, *PRESET, HOLD = ARGUMENTS
 
 
 def picture(name: str) -> Iterator[float]:
@@ -28,7 +29,7 @@ def picture(name: str) -> Iterator[float]:
 
 def until(condition: Callable[[], Any], what: str) -> Iterator[float]:
     """Let Blender go on until something is so; the real worker takes its time."""
-    yield from stage.until(condition, what, 900.0)
+    yield from stage.until(condition, what, 1800.0)
 
 
 def story() -> Iterator[float]:
@@ -52,7 +53,7 @@ def story() -> Iterator[float]:
     step_back(bpy.ops.ed.undo)
     yield 0.3
     settings = bpy.context.scene.dreamlathe
-    settings.camera_source, settings.prompt, settings.preset = "ORBIT", "a red duck", "standard"
+    settings.camera_source, settings.prompt, settings.preset = "ORBIT", "a red duck", (PRESET or ["standard"])[0]
     settings.mark_asset = True
     bpy.ops.ed.undo_push(message="Settings")
     yield from generate()
@@ -83,7 +84,7 @@ def generate() -> Iterator[float]:
     ticket = queue.current()
     yield from picture("loading")
     yield from until(lambda: ticket.status.preview, "there is a preview")
-    yield from until(lambda: ticket.status.step > 400, "the job advances")
+    yield from until(lambda: 4 * ticket.status.step > ticket.status.total > 0, "the job advances")
     yield from picture("running")
     press(bpy.ops.dreamlathe.pause)
     yield from until(lambda: ticket.state == "paused", "the job is held")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -214,3 +216,27 @@ def test_the_cancel_operator(extension: Any, backend_python: Any, settings: Any)
 )
 def test_durations(extension: Any, seconds: float, text: str) -> None:
     assert extension("bridge.job").duration(seconds) == text
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signal")
+def test_a_worker_that_is_gone_does_not_end_blender(tmp_path: Path) -> None:
+    """Some Blenders leave SIGPIPE as the system has it: writing to nobody would end the process."""
+    script = tmp_path / "write.py"
+    script.write_text(_WRITES_TO_NOBODY.format(path=str(HERE.parents[1] / "bridge" / "pipes.py")))
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, f"{int(signal.SIG_DFL)} set()\n"), done.stderr
+
+
+_WRITES_TO_NOBODY = """
+import importlib.util, os, signal
+spec = importlib.util.spec_from_file_location("pipes", {path!r})
+pipes = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(pipes)
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+read, write = os.pipe()
+os.close(read)
+writer = pipes.Writer(os.fdopen(write, "wb", buffering=0))
+writer.write(b"quit")
+writer.write(b"quit")
+print(int(signal.getsignal(signal.SIGPIPE)), signal.pthread_sigmask(signal.SIG_BLOCK, set()))
+"""

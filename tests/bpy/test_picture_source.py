@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -192,10 +193,10 @@ def test_cameras_that_saw_nothing_useful(extension: Any, pictured: Any) -> None:
 
 
 def test_the_model_for_pictures(extension: Any, pictured: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = extension("bridge.problems")
+    module = extension("bridge.model_problems")
     monkeypatch.setattr(module, "VIEW_WEIGHTS", tmp_path)
     pictured.view_model = "toybox-views"
-    (problem,) = module.find_problems(bpy.context)
+    (problem,) = extension("bridge.problems").find_problems(bpy.context)
     assert "no weights" in problem.text
     (tmp_path / "model_index.json").touch()
     assert texts(extension) == []
@@ -204,7 +205,7 @@ def test_the_model_for_pictures(extension: Any, pictured: Any, tmp_path: Path, m
     assert (pictured.view_model, texts(extension)) == ("none", [])
     for name, words in ((" ", "No model for pictures"), ("/no/where", "does not exist"), ("a/b", "may not go online")):
         pictured.view_model = name
-        (problem,) = module.find_problems(bpy.context)
+        (problem,) = extension("bridge.problems").find_problems(bpy.context)
         assert words in problem.text
 
 
@@ -271,3 +272,28 @@ def test_every_property_of_a_picture_says_what_it_is(settings: Any) -> None:
     assert {"image", "camera", "azimuth", "elevation", "distance", "field_of_view", "weight", "cutout"} <= set(
         item.bl_rna.properties.keys()
     )
+
+
+def test_dropped_pictures(extension: Any, settings: Any, tmp_path: Path) -> None:
+    """On the tab they are taken, and the source becomes one of pictures; the next press of a button asks again."""
+    handler = extension("operators.pictures").DREAMLATHE_FH_pictures
+    places = {"VIEW_3D": {"UI": True, "WINDOW": False}, "IMAGE_EDITOR": {"UI": False}}
+    for area, regions in places.items():
+        for region, wanted in regions.items():
+            context = SimpleNamespace(area=SimpleNamespace(type=area), region=SimpleNamespace(type=region))
+            assert handler.poll_drop(context) is wanted
+    other = SimpleNamespace(type="UI", active_panel_category="Item")
+    assert not handler.poll_drop(SimpleNamespace(area=SimpleNamespace(type="VIEW_3D"), region=other))
+    files = [{"name": "one.png"}, {"name": "two.png"}]
+    for each in files:
+        saved_image(tmp_path / each["name"], 8, 8)
+
+    def drop() -> Any:
+        return bpy.ops.dreamlathe.picture_add("INVOKE_DEFAULT", directory=str(tmp_path), files=files)
+
+    settings.prompt = ""
+    assert drop() == {"FINISHED"}
+    assert (settings.source, len(settings.pictures)) == ("PICTURE", 2)
+    settings.source, settings.prompt = "PROMPT", "a duck"
+    assert drop() == {"FINISHED"}
+    assert (settings.source, len(settings.pictures)) == ("BOTH", 4)

@@ -160,6 +160,22 @@ def test_the_same_file_loaded_again_gets_its_result(
     assert names() == ["a red duck"]
 
 
+def test_a_job_follows_its_file(extension: Any, add: Any, until: Any, queue: Any, tmp_path: Path) -> None:
+    """Begun before the file had a name, saved, saved under another one, and loaded again."""
+    ticket = add("a red duck that takes a while")
+    for name in ("a.blend", "b.blend"):
+        bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / name))
+        noted = extension("bridge.record").read_record(ticket.plan.folder)
+        assert noted.placement.file == str(tmp_path / name)
+    bpy.ops.wm.read_homefile(use_empty=True)
+    assert ticket.plan.placement.file == str(tmp_path / "b.blend")  # another file changes nothing
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "b.blend"))
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "c.blend"))
+    until(lambda: not queue.busy())
+    assert ticket.job.status.state == "finished", ticket.job.status
+    assert names() == ["a red duck that takes a while"]
+
+
 def test_what_blender_did_not_see_the_end_of_is_offered_again(
     extension: Any, add: Any, until: Any, queue: Any, tmp_path: Path
 ) -> None:

@@ -18,6 +18,10 @@ def own_classes() -> set[str]:
     return {name for name in dir(bpy.types) if name.startswith("DREAMLATHE_")}
 
 
+def own_menu_entries() -> int:
+    return sum(each.__module__.startswith(PACKAGE) for each in bpy.types.VIEW3D_MT_add.draw._draw_funcs)
+
+
 def test_enable_and_disable_twice(extension: Any) -> None:
     before = own_classes()
     assert {"DREAMLATHE_OT_generate", "DREAMLATHE_PT_source"} <= before
@@ -25,10 +29,12 @@ def test_enable_and_disable_twice(extension: Any) -> None:
         addon_utils.disable(PACKAGE)
         assert own_classes() == set()
         assert not hasattr(bpy.types.Scene, "dreamlathe")
+        assert own_menu_entries() == 0
         with pytest.raises(KeyError):
             bpy.ops.dreamlathe.generate.get_rna_type()
         assert addon_utils.enable(PACKAGE) is not None
         assert own_classes() == before
+        assert own_menu_entries() == 1
         assert bpy.context.scene.dreamlathe.prompt == ""
 
 

@@ -167,10 +167,13 @@ def test_progress_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
     tally._said = -1.0
     assert tally.hear("Progress 10 of 20\n")
     assert not tally.hear("Using cached numba-1.0-py3-none-any.whl (2 MB)\n")
+    assert not tally.hear("  Downloading scipy-1.0-py3-none-any.whl.metadata (19 kB)\n")  # nothing of its weight yet
+    assert not tally.hear("Processing /wheels/xatlas-1.0-py3-none-any.whl (from -r /a/lock (line 2))\n")
     assert not tally.hear("Installing collected packages: torch, numba\n")
     said = [decode(line) for line in capsys.readouterr().out.splitlines()]
-    assert Phase("download", "torch (184.3 MB)") in said
-    assert [each.step for each in said if isinstance(each, Progress)][-4:] == [0, 10, 20, 80]
+    named = [each.message for each in said if isinstance(each, Phase) and each.name == "download"]
+    assert named == ["torch (184.3 MB)", "numba (2 MB)", "xatlas"]
+    assert [each.step for each in said if isinstance(each, Progress)][-5:] == [0, 10, 20, 40, 80]
 
 
 def test_only_environments_are_deleted(tmp_path: Path) -> None:

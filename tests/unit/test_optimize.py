@@ -111,14 +111,27 @@ def test_previews_come_every_few_seconds(tmp_path: Path, monkeypatch: pytest.Mon
     """However many steps there are between two of them."""
     monkeypatch.setattr(loop, "_PREVIEW_SECONDS", 0.0)
     *_, events = run(small_request(4, preview_every=1000), tmp_path)
-    assert [event.step for event in events if isinstance(event, Preview)] == [1, 2, 3, 4]
+    assert [event.step for event in events if isinstance(event, Preview)] == [0, 1, 2, 3, 4]
+
+
+def test_a_preview_comes_before_a_step_that_takes_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the next step would make the wait longer than the limit, going by the last ones."""
+    monkeypatch.setattr(loop, "_PREVIEW_SECONDS", 1e9)
+    clock = iter(range(0, 10**6, 2))  # each look at the clock is two seconds after the last one
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr(loop, "_PREVIEW_LIMIT", 1e9)
+    *_, events = run(small_request(4, preview_every=1000), tmp_path / "patient")
+    assert [event.step for event in events if isinstance(event, Preview)] == [0, 4]
+    monkeypatch.setattr(loop, "_PREVIEW_LIMIT", 5.0)
+    *_, events = run(small_request(4, preview_every=1000), tmp_path / "slow")
+    assert [event.step for event in events if isinstance(event, Preview)] == [0, 1, 2, 3, 4]
 
 
 def test_events_tell_of_progress_and_previews(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "_PREVIEW_SECONDS", 1e9)
     *_, events = run(small_request(20, preview_every=10), tmp_path)
     previews = [event for event in events if isinstance(event, Preview)]
-    assert [event.step for event in previews] == [10, 20]
+    assert [event.step for event in previews] == [0, 10, 20]
     assert Path(previews[0].path).read_bytes().startswith(b"\x89PNG")
     last = [event for event in events if isinstance(event, Progress)][-1]
     assert (last.step, last.total, last.seconds_left) == (20, 20, 0.0)
