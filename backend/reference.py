@@ -98,12 +98,13 @@ class ReferenceSettings:
     """How much the pictures themselves count, beside what a model makes of them, and how they are looked at.
 
     Losses are means over rays. Beside a guidance of weight 1, threestudio gives colours 5000 (500 to 0.1) and the mask
-    500, stable-dreamfusion 1000, 500 and depth 10, on every fourth step and alone.
+    500, stable-dreamfusion 1000, 500 and depth 10, on every fourth step and alone. Here they count ten times that, so
+    that no guidance blurs what a picture shows.
     """
 
-    colour_weight: float = bounded(5000.0, 0.0, 1e6)
+    colour_weight: float = bounded(50_000.0, 0.0, 1e6)
     """Of the squared error of sRGB colours, before one random background."""
-    mask_weight: float = bounded(1000.0, 0.0, 1e6)
+    mask_weight: float = bounded(10_000.0, 0.0, 1e6)
     """Of the squared error of the opacity."""
     depth_weight: float = bounded(50.0, 0.0, 1e6)
     """Of 1 − r, the correlation with a given depth (Pearson's: scale and shift do not count)."""

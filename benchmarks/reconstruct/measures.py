@@ -39,6 +39,12 @@ def photographed(mesh: Mesh, cameras: CameraBatch) -> Floats:
     return before_white(render_mesh(mesh, cameras, VIEW_SIZE, VIEW_SIZE))
 
 
+def smaller(image: Floats) -> Floats:
+    """``image`` [k·S, k·S, 3] at the size S of the views, each pixel the mean of k × k."""
+    block = len(image) // VIEW_SIZE
+    return image.reshape(VIEW_SIZE, block, VIEW_SIZE, block, 3).mean((1, 3))
+
+
 class Truth:
     """All that is measured against, of one object."""
 
@@ -52,7 +58,8 @@ class Truth:
         self.behind = (cell_centers(RESOLUTION) @ subject.camera.position[0] < 0).reshape(self.cells.shape)
         """The half of the cube that is away from the reference camera."""
         self.views = photographed(self.mesh, unseen_views(subject.pose[0]))
-        self.front = photographed(self.mesh, subject.camera)
+        self.front = smaller(before_white(subject.picture[None])[0])
+        """The picture itself, with its light in it: that is what is to be matched."""
 
     def score(self, made: Made) -> tuple[dict[str, float], Floats]:
         """Figures, and the unseen views [16, S, S, 3]."""
@@ -66,7 +73,7 @@ class Truth:
             "chamfer": surface_distance(ours, true) / self.reach,
             "psnr": float(np.mean([psnr(a, b) for a, b in zip(views, self.views, strict=True)])),
             "ssim": float(np.mean([ssim(a, b) for a, b in zip(views, self.views, strict=True)])),
-            "reference_psnr": psnr(photographed(made.mesh, self.subject.camera)[0], self.front[0]),
+            "reference_psnr": psnr(photographed(made.mesh, self.subject.camera)[0], self.front),
         }
         return figures, views
 
