@@ -61,11 +61,12 @@ def test_the_true_mesh_scores_best(truth: Truth, hull: Made) -> None:
     assert control["chamfer"] < 0.005
     best, views = truth.score(made_of(truth.mesh))
     assert best["iou_back_half"] > 0.95
-    assert best["psnr"] == best["reference_psnr"] == 60.0
+    assert best["psnr"] == 60.0
+    assert 20.0 < best["reference_psnr"] < 40.0  # the picture has its light in it
     assert best["ssim"] == pytest.approx(1.0)
     assert views.shape == (16, 128, 128, 3)
     other, _ = truth.score(hull)
-    for figure in ("iou", "iou_back_half", "psnr", "ssim", "reference_psnr"):
+    for figure in ("iou", "iou_back_half", "psnr", "ssim"):
         assert other[figure] < best[figure]
     assert other["chamfer"] > 5 * best["chamfer"]
     assert other["reference_psnr"] > other["psnr"] + 6  # the hull wears the picture
