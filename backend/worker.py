@@ -234,6 +234,8 @@ class _Worker:
             folder = run_job(request, folder, report, run.switch, redo=run.redo, start_from=start_from)
             return Finished(str(folder))
         except Exception as error:  # noqa: BLE001  (whatever happens, the answer is an event)
+            if run.switch.broken_off:  # an import may swallow the exception, and stumble over what it left undone
+                return describe(Cancelled("Stopped."))
             return describe(error)
 
     def _read(self) -> None:

@@ -1,6 +1,7 @@
-"""A backend process with the stand-in guidance: ``python stand_in_backend.py [slow|deaf|noisy|steps] worker …``.
+"""A backend process with the stand-in guidance: ``python stand_in_backend.py KIND worker …``.
 
-slow: the model takes 30 s to load, and can be interrupted; deaf: it cannot; noisy: it prints; endless: steps take time.
+slow: the model takes 30 s to load, and can be interrupted; deaf: it cannot; stumbling: it swallows the interruption and
+fails over what is missing then; noisy: it prints; endless: steps take time.
 """
 
 from __future__ import annotations
@@ -37,6 +38,10 @@ def load(*_: Any) -> StandIn:
         while time.monotonic() < until:
             with contextlib.suppress(KeyboardInterrupt):
                 time.sleep(1)
+    if kind == "stumbling":
+        with contextlib.suppress(KeyboardInterrupt):
+            time.sleep(30)
+        raise NameError("name 'half_imported' is not defined")
     if kind == "noisy":
         print("a library prints")
         os.write(1, b'{"event": "finished", "folder": "a lie"}\n')

@@ -161,9 +161,10 @@ def test_pause_holds_and_cancel_keeps_the_folder(start: Any, tmp_path: Path) -> 
     assert worker.end()[0] == 130
 
 
+@pytest.mark.parametrize("kind", ["slow", "stumbling"])
 @pytest.mark.parametrize("how", ["cancel", "quit", "end of input", "SIGINT", "SIGTERM"])
-def test_a_model_that_loads_for_long_is_broken_off(start: Any, tmp_path: Path, how: str) -> None:
-    worker = start("slow")
+def test_a_model_that_loads_for_long_is_broken_off(start: Any, tmp_path: Path, how: str, kind: str) -> None:
+    worker = start(kind)
     worker.start(SHORT, tmp_path / "job")
     worker.wait_for(Phase, name="model")
     began = time.monotonic()
