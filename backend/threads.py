@@ -16,6 +16,8 @@ def prepare_environment() -> None:
     """Set what libraries read when they are imported; call before torch and numba are. Keeps what the user has set."""
     # Torch's and Numba's OpenMP pools take turns; threads that spin after their turn would slow the other pool.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # But the next turn of the same pool comes within microseconds, and to be woken for it takes longer than to wait.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     os.environ.setdefault("KMP_BLOCKTIME", "0")
     # An installed extension's folder may be read-only, so compiled kernels are kept in the user's cache.
     if "NUMBA_CACHE_DIR" not in os.environ:
