@@ -33,19 +33,24 @@ def _start_folder() -> str:
     return f"{absolute(folder)}/" if folder else ""
 
 
-class DREAMLATHE_OT_model_open(Operator):
-    """Choose a folder in diffusers' layout, by itself or by a file in it; or a checkpoint in one .safetensors file."""
+class _Browsing:
+    """An operator that lets a person choose files, beginning in the folder of models."""
 
-    bl_idname = "dreamlathe.model_open"
-    bl_label = "Choose Model"
     bl_options = {"REGISTER", "UNDO"}
 
     def invoke(self, context: Context, event: Event) -> OperatorReturn:
         """Let a person choose."""
         values = cast("Any", self)
         values.filepath = values.filepath or _start_folder()
-        window_manager().fileselect_add(self)
+        window_manager().fileselect_add(values)
         return {"RUNNING_MODAL"}
+
+
+class DREAMLATHE_OT_model_open(_Browsing, Operator):
+    """Choose a folder in diffusers' layout, by itself or by a file in it; or a checkpoint in one .safetensors file."""
+
+    bl_idname = "dreamlathe.model_open"
+    bl_label = "Choose Model"
 
     def execute(self, context: Context) -> OperatorReturn:
         values = cast("Any", self)
@@ -76,19 +81,11 @@ with_properties(
 )
 
 
-class DREAMLATHE_OT_lora_add(Operator):
+class DREAMLATHE_OT_lora_add(_Browsing, Operator):
     """Add one or more LoRAs to the model; they must be of its family."""
 
     bl_idname = "dreamlathe.lora_add"
     bl_label = "Add LoRAs"
-    bl_options = {"REGISTER", "UNDO"}
-
-    def invoke(self, context: Context, event: Event) -> OperatorReturn:
-        """Let a person choose files."""
-        values = cast("Any", self)
-        values.filepath = values.filepath or _start_folder()
-        window_manager().fileselect_add(self)
-        return {"RUNNING_MODAL"}
 
     def execute(self, context: Context) -> OperatorReturn:
         values, loading = cast("Any", self), _settings(context).loading

@@ -19,7 +19,7 @@ from .shading import Shading, lambert, unlit
 from .termination import RadianceField, query_visible
 
 NORMAL_WEIGHT = 1e-3
-"""Samples of smaller weight get no normal, unless a renderer has a weight of its own."""
+"""Samples of smaller weight get no normal, unless a renderer is told another."""
 _CHUNK_SAMPLES = 1 << 18
 """Most samples at once without gradients."""
 _FAINT = 1e-3
@@ -73,11 +73,11 @@ class Renderer:
     """Volume renderer of a field in the unit ball."""
 
     def __init__(
-        self, field: RadianceField, occupancy: OccupancyGrid, samples_per_ray: int, normal_weight: float | None = None
+        self, field: RadianceField, occupancy: OccupancyGrid, samples_per_ray: int, normal_weight: float = NORMAL_WEIGHT
     ) -> None:
         """``samples_per_ray`` counts along the ball's diameter. Pictures are made on the occupancy grid's device.
 
-        Samples of less than ``normal_weight`` (None: :data:`NORMAL_WEIGHT`) get no normal.
+        Samples of less than ``normal_weight`` get no normal.
         """
         self.field = field
         self.occupancy = occupancy
@@ -163,8 +163,7 @@ class Renderer:
         orientation = weights.new_zeros(())
         normal: Tensor | None = None
         if normals:
-            least = NORMAL_WEIGHT if self.normal_weight is None else self.normal_weight
-            seen = (weights.detach() > least).nonzero()[:, 0]
+            seen = (weights.detach() > self.normal_weight).nonzero()[:, 0]
             normal = self.field.normal(samples.positions[seen])
             colour = _shade(albedo, samples, light, shading, seen, normal)
             away = (normal * bundle.directions[samples.rays[seen]]).sum(-1).clamp(min=0.0)

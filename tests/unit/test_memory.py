@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +23,10 @@ from tests.unit.conformance import cameras, changed_weights, judge, noise_pictur
 from tests.unit.silhouette import SilhouetteGuidance, small_request
 from tests.unit.tiny_families import FAMILIES, diffusers, transformers, write
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = torch.device("cpu")
 FULL = "The memory of cpu ran out: going on with the plan careful (one piece at a time)."
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small are slower on two threads, much slower on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -209,13 +209,12 @@ def test_both_engines_give_the_same_picture_and_gradient() -> None:
         torch.testing.assert_close(one, two, atol=2e-5, rtol=1e-4)
 
 
-@mock.patch.object(renderer_module, "NORMAL_WEIGHT", -1.0)  # what is unlit at one radius is lit at another
 def test_gradients_are_those_of_differences() -> None:
     cameras = orbit_cameras(30.0, 10.0, 3.0, 30.0)
     target = torch.rand(1, 24, 24, 3, generator=torch.Generator().manual_seed(0))
 
     def loss(field: Ball) -> Tensor:
-        renderer = Renderer(field, OccupancyGrid(8), 64)
+        renderer = Renderer(field, OccupancyGrid(8), 64, -1.0)  # what is unlit at one radius is lit at another
         shading = Shading("lambertian", torch.tensor([[2.0, -2.0, 1.0]]))
         return (picture(renderer, cameras, shading=shading).rgb - target).square().sum()
 
@@ -275,8 +274,8 @@ def test_normals_are_made_only_where_they_count() -> None:
         renderer = stage(field)
         out = picture(renderer, cameras, shading=shading)
         few, field.normals_made = field.normals_made, 0
-        with mock.patch.object(renderer_module, "NORMAL_WEIGHT", -1.0):
-            full = picture(renderer, cameras, shading=shading)
+        renderer.normal_weight = -1.0
+        full = picture(renderer, cameras, shading=shading)
         assert field.normals_made == full.n_samples and few < share * full.n_samples
         assert (out.rgb - full.rgb).abs().max() < 0.015 and (out.rgb - full.rgb).abs().mean() < 1e-3
         assert out.orientation_loss.item() == pytest.approx(full.orientation_loss.item(), rel=0.2, abs=2e-5)

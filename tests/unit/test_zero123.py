@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import math
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,16 +37,9 @@ from tests.unit.tiny_zero123 import (
     write_folder,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 FULL = ViewGuidanceSettings(guidance_scale=4.0, timestep_range=(0.02, 0.98), timestep_anneal="none")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small are slower on two threads, much slower on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
