@@ -17,6 +17,7 @@ from typing import Any, Literal
 from .errors import RequestError
 from .reference import FixedCamera, ReferenceImage, ReferenceSettings, camera_prompts, check_camera, check_references
 from .settings import bounded, build, check, replace_path
+from .sketch import SketchSettings
 
 SCHEMA = 1
 BUILT_IN_MODEL = "toybox"
@@ -266,6 +267,8 @@ class Request:
     """How both are loaded."""
     reference: ReferenceSettings = field(default_factory=ReferenceSettings)
     """The pictures' own part."""
+    sketch: SketchSettings = field(default_factory=SketchSettings)
+    """The model's own drawings, which the 3D part may begin with."""
     optimize: OptimizeSettings = field(default_factory=OptimizeSettings)
     """The 3D part."""
     refine: RefineSettings = field(default_factory=RefineSettings)
@@ -336,6 +339,13 @@ class Request:
     def shows_pictures(self) -> bool:
         """Whether a model is shown the pictures."""
         return bool(self.references) and self.view_model.strip() != NO_MODEL
+
+    @property
+    def sketches(self) -> bool:
+        """Whether a model that can draws sketches first: from a prompt alone, around an orbit."""
+        use, asked = self.sketch.use, self.asks_prompt and not self.references and not self.cameras
+        alone = self.model == BUILT_IN_MODEL and not self.guidance.camera_conditioning
+        return asked and self.sketch.share > 0 and (use == "on" or (use == "auto" and alone))
 
     @property
     def asks_prompt(self) -> bool:

@@ -12,22 +12,23 @@ from ..request import BUILT_IN_MODEL, GuidanceSettings, LoadingSettings, ViewGui
 from ..settings import check
 from .combined import CombinedGuidance, WeightedGuidance, painter
 from .families import family_of, module, module_of
-from .interface import Guidance, GuidanceResult, Painter, together
-from .memory import Economical, Tell, silent
+from .interface import Guidance, GuidanceResult, Painter, Sketcher, together
+from .memory import Tell, silent, spared
 from .references import ReferencePicture
 from .vocabulary import Vocabulary
 
 __all__ = [
     "CombinedGuidance",
-    "Economical",
     "Guidance",
     "GuidanceResult",
     "Painter",
     "ReferencePicture",
+    "Sketcher",
     "WeightedGuidance",
     "load_guidance",
     "load_view_guidance",
     "painter",
+    "spared",
     "together",
 ]
 

@@ -11,6 +11,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from ..cameras import CameraBatch
     from ..request import RefineSettings
+    from ..sketch import SketchSettings
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,26 @@ class Painter(Protocol):
         """Paint over ``images`` [B, 3, H, W] (sRGB in [0, 1]) seen from ``cameras``; the same size and range.
 
         ``strength`` in [0, 1] says how much: at 1 nothing of the picture is left. ``generator`` is the only chance.
+        """
+        ...
+
+
+@runtime_checkable
+class Sketcher(Painter, Protocol):
+    """A painter that also draws from words alone, and says how well a picture fits them."""
+
+    def draw(self, cameras: CameraBatch, settings: SketchSettings, generator: torch.Generator) -> Tensor:
+        """Draw what is seen from ``cameras``: [B, 3, H, W] (sRGB in [0, 1]), at the model's own size.
+
+        Each drawing begins from a colour of its own. ``generator`` is the only chance.
+        """
+        ...
+
+    def misfit(self, images: Tensor, cameras: CameraBatch, share: float, generator: torch.Generator) -> Tensor:
+        """How badly ``images`` [B, 3, H, W] (sRGB in [0, 1]) fit what is asked of ``cameras``: [B].
+
+        The mean squared error of the model's guess of the noise at ``share`` of the schedule: a bound of the pictures'
+        likelihood, by which a diffusion model classifies (arXiv 2303.16203). Equal generators make it comparable.
         """
         ...
 

@@ -69,6 +69,15 @@ class Economical(Protocol):
         ...
 
 
+def spared(guidance: object, full: torch.OutOfMemoryError) -> str:
+    """Have a guidance make do with less memory; the sentence that says so. Raises ``full`` again where it cannot."""
+    full = full.with_traceback(None)  # its frames hold what was reserved
+    said = guidance.economise() if isinstance(guidance, Economical) else None
+    if said is None:
+        raise full from None
+    return said
+
+
 @dataclass
 class Layout:
     """The networks of one model under a plan."""

@@ -18,12 +18,14 @@ from .camera_projection import CameraProjection, camera_features
 from .conditioning import Condition, build_condition, guided_noise, inversion_noise
 from .distillation import NoiseSchedule, score_gradient
 from .interface import GuidanceResult
+from .inversion import Predict
 from .latent_guidance import LatentGuidance
 from .memory import Tell, silent
 from .view_prompts import TextEmbeddings
 
 if TYPE_CHECKING:
     from ..cameras import CameraBatch
+    from ..sketch import SketchSettings
 
 
 @dataclass(frozen=True)
@@ -58,14 +60,14 @@ class TextGuidance(LatentGuidance):
         """What the denoiser predicts [R, C, h, w] of ``noisy`` [R, C, h, w] (its dtype) at ``timesteps`` [R]."""
         raise NotImplementedError
 
-    def condition(self, cameras: CameraBatch) -> Condition:
-        """What the network is asked about views from ``cameras``."""
+    def condition(self, cameras: CameraBatch, settings: GuidanceSettings | None = None) -> Condition:
+        """What the network is asked about views from ``cameras``, by the guidance's own settings or others."""
         camera_tokens = None
         if self.networks.camera is not None:
             features = torch.as_tensor(camera_features(cameras), device=self.device, dtype=self.dtype)
             camera_tokens = self.networks.camera(features)
         return build_condition(
-            self.text, cameras.azimuth, cameras.elevation, self.settings, camera_tokens, cameras.prompt
+            self.text, cameras.azimuth, cameras.elevation, settings or self.settings, camera_tokens, cameras.prompt
         )
 
     def predict_noise(
@@ -120,10 +122,37 @@ class TextGuidance(LatentGuidance):
     ) -> Tensor:
         """See :meth:`.interface.Painter.repaint`; guided as the distillation is, at scales of its own."""
         scales = {"guidance_scale": settings.guidance_scale, "camera_scale": settings.camera_scale}
-        guidance = dataclasses.replace(self.settings, **scales)
-        condition = self.condition(cameras)
+        predict = self._predict(cameras, dataclasses.replace(self.settings, **scales))
+        return self.paint(images, predict, strength, settings.sampling_steps, generator)
+
+    @torch.inference_mode()
+    def draw(self, cameras: CameraBatch, settings: SketchSettings, generator: torch.Generator) -> Tensor:
+        """See :meth:`.interface.Sketcher.draw`; without Perp-Neg, which takes more away than a drawing can spare."""
+        scales = {"guidance_scale": settings.guidance_scale, "camera_scale": settings.guidance_scale}
+        predict = self._predict(cameras, dataclasses.replace(self.settings, perp_neg="off", **scales))
+        colours = torch.rand((len(cameras), 3, 1, 1), generator=generator, device=generator.device)
+        blank = colours.expand(-1, -1, *self.image_size)
+        return self.paint(blank, predict, 1.0, settings.sampling_steps, generator)
+
+    @torch.inference_mode()
+    def misfit(self, images: Tensor, cameras: CameraBatch, share: float, generator: torch.Generator) -> Tensor:
+        """See :meth:`.interface.Sketcher.misfit`; by the words alone."""
+        latents = self.encode(images.float().to(self.device), generator)
+        schedule, count = self.networks.schedule, len(images)
+        timesteps = torch.full((count,), round(share * schedule.last), device=self.device)
+        noise = torch.randn(latents.shape, generator=generator, device=generator.device).to(self.device)
+        condition = self.condition(cameras, dataclasses.replace(self.settings, perp_neg="off"))
+        told = (condition.tokens, condition.mask, condition.pooled)
+        tokens, *others = (None if each is None else each[count : 2 * count] for each in told)
+        assert tokens is not None
+        seen = self.predict_noise(schedule.add_noise(latents, noise, timesteps), timesteps, tokens, *others)
+        return (seen - noise).square().mean((1, 2, 3))
+
+    def _predict(self, cameras: CameraBatch, settings: GuidanceSettings) -> Predict:
+        """The guided noise of views from ``cameras``."""
+        condition = self.condition(cameras, settings)
 
         def predict(noisy: Tensor, timesteps: Tensor) -> Tensor:
-            return guided_noise(self.predict_noise, noisy, timesteps, condition, guidance)
+            return guided_noise(self.predict_noise, noisy, timesteps, condition, settings)
 
-        return self.paint(images, predict, strength, settings.sampling_steps, generator)
+        return predict

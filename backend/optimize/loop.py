@@ -1,7 +1,8 @@
 """The loop: render, ask the guidance, step the field. Checkpoints, health and the one restart are here as well.
 
 Where there are pictures of the object, they are losses of their own (see :mod:`.reference_loss`), beside a guidance or
-without one. Where the guidance can paint, the run has a second part (see :mod:`.refine`).
+without one; so are, at the beginning, a guidance's own sketches (see :mod:`.sketches`). Where the guidance can paint,
+the run has a second part (see :mod:`.refine`).
 
 A run is a function of its request: one killed at any step and resumed goes on to the same result, bit for bit on a CPU.
 Where a field dies (see :mod:`..health`), the run starts again once, at half the learning rate and with generators
@@ -31,7 +32,7 @@ from ..errors import Cancelled, DivergedError, RequestError
 from ..events import Event, Message, Preview, Progress
 from ..field import Field
 from ..files import write_atomically
-from ..guidance import Economical, Guidance, GuidanceResult, painter, together
+from ..guidance import Guidance, GuidanceResult, painter, spared, together
 from ..health import Unhealthy, check_number, check_parameters, look, shell_is_full
 from ..reference_files import ReferenceView
 from ..rendering import OccupancyGrid, Renderer, RenderOutput, Shading, linear_to_srgb, sample_light, srgb_to_linear
@@ -41,6 +42,7 @@ from .losses import regulariser
 from .preview import preview_cameras, preview_png, render_preview
 from .reference_loss import Look, ReferenceViews
 from .refine import painting_error, rates, strength, turn
+from .sketches import sketched
 from .state import RunState
 
 MAX_RESTARTS = 1
@@ -72,7 +74,8 @@ def optimize(
     pictures = ReferenceViews(references, request.reference, device) if references else None
     if guidance is None and pictures is None:
         raise RequestError("There is nothing to go by: no model and no picture.", "Choose a model or give a picture.")
-    loop = _Loop(request, folder, guidance, pictures, device, report)
+    sketches = sketched(request, folder, guidance, device, report, should_stop)
+    loop = _Loop(request, folder, guidance, pictures, sketches, device, report)
     while True:
         try:
             loop.run(should_stop)
@@ -106,6 +109,7 @@ class _Loop:
         folder: Path,
         guidance: Guidance | None,
         pictures: ReferenceViews | None,
+        sketches: ReferenceViews | None,
         device: torch.device,
         report: Callable[[Event], None],
     ) -> None:
@@ -114,7 +118,7 @@ class _Loop:
         self.folder = folder
         self.guidance = guidance
         self.painter = painter(guidance)
-        self.pictures = pictures
+        self.pictures, self.sketches = pictures, sketches
         self.device = device
         self.report = report
         self.store = CheckpointStore(folder, request.digest())
@@ -220,10 +224,7 @@ class _Loop:
         try:
             self._step(step)
         except torch.OutOfMemoryError as error:
-            full = error.with_traceback(None)  # its frames hold what the step had reserved
-            said = self.guidance.economise() if isinstance(self.guidance, Economical) else None
-            if said is None:
-                raise full from None
+            said = spared(self.guidance, error)
             self.report(Message("warning", f"{said} Nothing is lost: step {step} is made again."))
             return False
         return True
@@ -235,11 +236,15 @@ class _Loop:
         return float(known.loss.detach()) if known is not None and self.guidance is None else None
 
     def _look(self, step: int) -> Look | None:
-        """At the pictures, where it is their turn; without a guidance it always is, and they have its other losses."""
-        if self.pictures is None or not (self.guidance is None or self.pictures.is_due(step)):
-            return None
+        """At the pictures, where it is their turn; without a guidance it always is, and they have its other losses.
+
+        Where there are none, at the sketches while they count.
+        """
         done = schedules.progress(step, self.settings.iterations)
-        known = self.pictures.look(done, self.renderer, self.state.rng, want_normals=self.guidance is None)
+        pictures = self.pictures or (self.sketches if done < self.request.sketch.share else None)
+        if pictures is None or not (self.guidance is None or pictures.is_due(step)):
+            return None
+        known = pictures.look(done, self.renderer, self.state.rng, want_normals=self.guidance is None)
         check_number(float(known.loss.detach()), "pictures' loss")
         return known
 

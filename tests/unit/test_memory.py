@@ -13,7 +13,7 @@ from torch import Tensor
 from backend import devices
 from backend.errors import Cancelled, ModelError, RequestError
 from backend.events import Event, Message
-from backend.guidance import CombinedGuidance, Economical, WeightedGuidance, load_guidance, memory, text_encoders
+from backend.guidance import CombinedGuidance, WeightedGuidance, load_guidance, memory, text_encoders
 from backend.guidance.latents import UPCAST
 from backend.guidance.memory import PLANS, Layout
 from backend.optimize import optimize
@@ -182,7 +182,7 @@ def run(guidance: Any, folder: Path, steps: int) -> list[str]:
 
 def test_a_run_goes_on_from_the_step_that_ran_out(tmp_path: Path):
     guidance = Greedy(plans=1)
-    assert isinstance(guidance, Economical)
+    assert isinstance(guidance, memory.Economical)
     assert run(guidance, tmp_path, 5) == ["Less. Nothing is lost: step 2 is made again."]
     assert guidance.asked == 6  # the third step was made twice, no other
 

@@ -1,0 +1,171 @@
+"""Sketches: the model draws front, side and back by words alone, and the shape begins with these pictures.
+
+Score distillation averages over all that the words allow. "Side view" allows an object that looks left and one that
+looks right, so a body that has no front yet grows a head at both ends, and once it has two it keeps them. A drawing
+means one of the two. Of several drawings the most typical is kept, the side is taken for both sides, mirrored, and
+where its front is, is found by trying both (see :mod:`.trial`). The pictures count in the first part of the
+distillation alone; what they are wrong in is forgotten.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..cameras import CameraBatch, orbit_cameras
+from ..errors import Cancelled, PictureError
+from ..events import Event, Message, Phase, Preview
+from ..files import output_errors, write_atomically
+from ..guidance import Guidance, Sketcher, painter, spared, together
+from ..picture import Picture, Reference, cut_out, read_picture
+from ..reference import ReferenceSettings
+from ..reference_files import FOLDER, ReferenceView
+from ..request import Request
+from .reference_loss import ReferenceViews
+from .trial import misfit_of
+
+Floats = NDArray[np.float32]
+Check = Callable[[], None]
+
+AZIMUTHS = {"front": 0.0, "right": 90.0, "back": 180.0, "left": -90.0}
+"""Degrees, of the four sketches."""
+_LEAST_CUT = 3
+"""Drawings whose background is plain enough; of fewer, none can be called typical."""
+_SYMMETRY = 0.5
+"""How much it counts, beside being typical, that a front or a back is its own mirror image: turned ones are not."""
+
+
+def sketched(
+    request: Request,
+    folder: Path,
+    guidance: Guidance | None,
+    device: torch.device,
+    report: Callable[[Event], None],
+    should_stop: Callable[[], bool],
+) -> ReferenceViews | None:
+    """The sketches for a request, drawn or, in a folder of a job that goes on, read; None if there are to be none.
+
+    There are none either, and ``report`` hears it, where the model's drawings cannot be told from their backgrounds.
+    Raises Cancelled and OutputError.
+    """
+    sketcher = painter(guidance)
+    if not request.sketches or not isinstance(sketcher, Sketcher):
+        return None
+
+    def check() -> None:
+        if should_stop():
+            raise Cancelled("Stopped before the first step.", "The same request in the same folder begins anew.")
+
+    paths = {name: folder / FOLDER / f"sketch-{name}.png" for name in AZIMUTHS}
+    if not all(path.exists() for path in paths.values()):
+        report(Phase("optimize", "Sketching front, side and back."))
+        pictures = _drawn(request, sketcher, device, report, check)
+        if pictures is None:
+            text = "The model's sketches cannot be told from their backgrounds; the shape begins without them."
+            report(Message("warning", text))
+            return None
+        for name, path in paths.items():
+            _write(path, pictures[name])
+    report(Preview(str(paths["front"]), 0))
+    return _views({name: read_picture(path).rgba for name, path in paths.items()}, request, device)
+
+
+def _drawn(
+    request: Request, sketcher: Sketcher, device: torch.device, report: Callable[[Event], None], check: Check
+) -> dict[str, Floats] | None:
+    """The four sketches [S, S, 4]; None if too few drawings have a plain background."""
+    generator = torch.Generator(device).manual_seed(request.seed)
+    kept: dict[str, Floats] = {}
+    for name in ("front", "right", "back"):
+        drawings = _draw(request, sketcher, AZIMUTHS[name], generator, report, check)
+        found = [cut for cut in map(_cut, drawings) if cut is not None]
+        if len(found) < _LEAST_CUT:
+            return None
+        kept[name] = found[typical([cut[..., 3] for cut in found], _SYMMETRY if name != "right" else 0.0)]
+    kept["left"] = kept["right"][:, ::-1]
+    ways = kept, {**kept, "right": kept["left"], "left": kept["right"]}
+    seed = request.seed
+    return min(ways, key=lambda way: misfit_of(_views(way, request, device), sketcher, request, device, seed, check))
+
+
+def _draw(
+    request: Request,
+    sketcher: Sketcher,
+    azimuth: float,
+    generator: torch.Generator,
+    report: Callable[[Event], None],
+    check: Check,
+) -> list[Floats]:
+    """Drawings [S, S, 3] of one view."""
+    settings, drawings = request.sketch, list[Floats]()
+    while (left := settings.candidates - len(drawings)) > 0:
+        check()
+        cameras = _cameras([azimuth] * min(left, together(sketcher)), request)
+        try:
+            images = sketcher.draw(cameras, settings, generator)
+        except torch.OutOfMemoryError as error:
+            report(Message("warning", spared(sketcher, error)))
+            continue
+        drawings += list(images.permute(0, 2, 3, 1).float().cpu().numpy())
+    return drawings
+
+
+def _cut(drawing: Floats) -> Floats | None:
+    """[S, S, 4], or None if the object cannot be told from its background."""
+    height, width = drawing.shape[:2]
+    opaque = np.concatenate([drawing, np.ones((height, width, 1), np.float32)], axis=-1)
+    try:
+        return cut_out(Picture("sketch", opaque, width, height)).rgba
+    except PictureError:
+        return None
+
+
+def typical(masks: list[Floats], symmetry: float) -> int:
+    """Which of K ``masks`` [S, S] the others overlap most with, mirrored or not: K of at least two.
+
+    Its overlap with its own mirror image counts by ``symmetry`` beside the mean of these.
+    """
+    stack = np.stack([mask.ravel() for mask in masks])
+    mirrored = np.stack([mask[:, ::-1].ravel() for mask in masks])
+    as_is, turned = _overlaps(stack, stack), _overlaps(stack, mirrored)
+    best = np.maximum(as_is, turned)
+    others = (best.sum(1) - best.diagonal()) / (len(masks) - 1)
+    return int(np.argmax(others + symmetry * turned.diagonal()))
+
+
+def _overlaps(a: Floats, b: Floats) -> Floats:
+    """[K, K], volume of the intersection by that of the union, of each of ``a`` and each of ``b`` [K, N] in [0, 1]."""
+    both = a @ b.T
+    return both / np.maximum(a.sum(1)[:, None] + b.sum(1)[None] - both, 1e-6)
+
+
+def _cameras(azimuths: list[float], request: Request) -> CameraBatch:
+    """Of drawings, at the middle of the orbit's distances and lenses."""
+    orbit = request.orbit
+    distance, lens = (sum(each) / 2 for each in (orbit.distance, orbit.field_of_view))
+    return orbit_cameras(azimuths, request.sketch.elevation, distance, lens)
+
+
+def _views(pictures: dict[str, Floats], request: Request, device: torch.device) -> ReferenceViews:
+    """The sketches as what pictures are to the loop."""
+    cameras, settings = _cameras(list(AZIMUTHS.values()), request), request.sketch
+    views: list[ReferenceView] = []
+    for index, name in enumerate(AZIMUTHS):
+        picture = Reference(np.ascontiguousarray(pictures[name]), "plain")
+        views.append(ReferenceView(cameras[index : index + 1], 1.0, (picture,), picture))
+    weights = ReferenceSettings(colour_weight=settings.colour_weight, mask_weight=settings.mask_weight)
+    return ReferenceViews(views, weights, device)
+
+
+def _write(path: Path, rgba: Floats) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(np.rint(np.clip(rgba, 0.0, 1.0) * 255.0).astype(np.uint8)).save(buffer, "PNG")
+    with output_errors(path):
+        path.parent.mkdir(exist_ok=True)
+    write_atomically(path, buffer.getvalue())

@@ -1,0 +1,33 @@
+"""Sketches, the model's own drawings that a shape begins with: what a request says of them. Standard library only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from .settings import bounded
+
+
+@dataclass(frozen=True)
+class SketchSettings:
+    """Drawings by words alone of front, side and back, which count as pictures while the shape begins."""
+
+    use: Literal["auto", "on", "off"] = "auto"
+    """auto: where the built-in model is asked by words alone; on: by every model that reads a prompt. There are none
+    beside pictures or fixed cameras."""
+    candidates: int = bounded(12, 3, 64)
+    """Drawings of each view, of which the most typical is kept."""
+    guidance_scale: float = bounded(3.0, 0.0, 1000.0)
+    """Classifier-free guidance scale of the drawings."""
+    sampling_steps: int = bounded(12, 1, 1000)
+    """Denoising steps of a drawing."""
+    elevation: float = bounded(15.0, -90.0, 90.0)
+    """From where a drawing is taken to be seen, in degrees."""
+    share: float = bounded(0.3, 0.0, 1.0)
+    """Share of the distillation, from its start, during which they count."""
+    colour_weight: float = bounded(5_000.0, 0.0, 1e6)
+    """Of the squared error of sRGB colours, before one random background."""
+    mask_weight: float = bounded(2_000.0, 0.0, 1e6)
+    """Of the squared error of the opacity."""
+    trial_steps: int = bounded(200, 1, 100_000)
+    """Steps in which a field is fitted to them, once for each side that the drawn one may be."""
