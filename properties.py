@@ -36,6 +36,7 @@ from .backend.request import (
     ReferenceSettings,
     RefineSettings,
     Request,
+    SketchSettings,
     ViewGuidanceSettings,
 )
 from .bridge.blender import register_classes, unregister_classes, with_properties
@@ -52,6 +53,7 @@ _SECTIONS = {
     "guidance": GuidanceSettings,
     "optimize": OptimizeSettings,
     "refine": RefineSettings,
+    "sketch": SketchSettings,
     "mesh": MeshSettings,
     "view_guidance": ViewGuidanceSettings,
     "loading": LoadingSettings,
@@ -96,6 +98,7 @@ class Settings(Protocol):
     guidance: Any
     optimize: Any
     refine: Any
+    sketch: Any
     mesh: Any
     view_guidance: Any
     loading: Any

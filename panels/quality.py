@@ -13,6 +13,7 @@ from ..backend.request import (
     OptimizeSettings,
     ReferenceSettings,
     RefineSettings,
+    SketchSettings,
     ViewGuidanceSettings,
 )
 from ..operators.presets import SUBFOLDER
@@ -110,6 +111,19 @@ class DREAMLATHE_PT_painting(SidebarPanel, Panel):
         _draw_rest(layout_of(self), shown(context).refine, RefineSettings, _ADVANCED["refine"])
 
 
+class DREAMLATHE_PT_sketches(SidebarPanel, Panel):
+    bl_label = "Sketches"
+    bl_parent_id = "DREAMLATHE_PT_advanced"
+    bl_options = {"DEFAULT_CLOSED"}
+
+    @classmethod
+    def poll(cls, context: Context) -> bool:
+        return shown(context).source == "PROMPT"
+
+    def draw(self, context: Context) -> None:
+        _draw_rest(layout_of(self), shown(context).sketch, SketchSettings, set())
+
+
 class _OfPictures(SidebarPanel):
     """A panel that is there where there are pictures."""
 
@@ -158,6 +172,7 @@ CLASSES = (
     DREAMLATHE_PT_guidance,
     DREAMLATHE_PT_optimization,
     DREAMLATHE_PT_painting,
+    DREAMLATHE_PT_sketches,
     DREAMLATHE_PT_pictures,
     DREAMLATHE_PT_novel_views,
 )

@@ -206,8 +206,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def test_a_model_draws_what_its_generator_says(tiny: Any) -> None:
-    assert isinstance(tiny, Sketcher)
     assert painter(CombinedGuidance({"prompt": WeightedGuidance(tiny, 1.0)})) is tiny
+    assert isinstance(tiny, Sketcher)
     cameras = orbit_cameras([0.0, 90.0], 15.0, 3.0, 40.0)
     settings = SketchSettings(sampling_steps=3)
     one, same, other = (tiny.draw(cameras, settings, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
