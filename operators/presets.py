@@ -14,7 +14,7 @@ from ..bridge.environment import ROOT
 from ..properties import settings_of
 
 SUBFOLDER = "dreamlathe/quality"
-_GROUPS = ("guidance", "optimize", "refine", "mesh", "view_guidance", "reference")
+_GROUPS = ("guidance", "sketch", "optimize", "refine", "mesh", "view_guidance", "reference")
 _LOADING = ("precision", "memory", "image_size")
 """LoRAs and the tiny VAE belong to a model, as its name does, and no preset changes that."""
 _KEPT = ("preset", *_GROUPS, *(f"loading.{name}" for name in _LOADING))

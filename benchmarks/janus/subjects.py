@@ -68,6 +68,7 @@ _WORDS = (
     "refine.strength=0.6",
     "refine.strength_end=0.3",
     "refine.visits=3",
+    "sketch.use=off",
 )
 """The camera is not told; from words alone more guidance is needed, and paintings that leave more as it is."""
 CURE = (
@@ -75,6 +76,8 @@ CURE = (
     "guidance.timestep_range=0.5,0.98",
     "guidance.timestep_end=0.2,0.4",
     "optimize.view_growth=0.5",
+    "refine.guidance_scale=3",
+    "sketch.use=on",
 )
 """What helps beside Perp-Neg: see docs/perp-neg.md."""
 _PUBLISHED = "guidance.perp_neg_strength=2"
