@@ -66,11 +66,6 @@ def open_model(
     if model == BUILT_IN_MODEL:
         return _read_index(_existing(BUILT_IN_FOLDER))
     if model == BUILT_IN_VIEW_MODEL:
-        if not (BUILT_IN_VIEW_FOLDER / "model_index.json").is_file():
-            raise ModelError(
-                f'The built-in "{BUILT_IN_VIEW_MODEL}" has no weights here: it is not trained yet.',
-                'Choose a Zero-1-to-3 folder or Hub id as view_model, or "none" for several pictures or a prompt.',
-            )
         return _read_index(_existing(BUILT_IN_VIEW_FOLDER))
     place = Path(model).expanduser()
     if place.is_file():

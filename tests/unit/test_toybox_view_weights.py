@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 
 from backend.guidance import load_view_guidance
@@ -14,10 +13,6 @@ from backend.guidance.references import ReferencePicture
 from backend.request import BUILT_IN_VIEW_MODEL, ViewGuidanceSettings
 from backend.toybox.view_dataset import before_white
 from backend.toybox.view_evaluate import samples, subject
-
-pytestmark = pytest.mark.skipif(
-    not (BUILT_IN_VIEW_FOLDER / "model_index.json").exists(), reason="this checkout has no view_weights"
-)
 
 
 def test_both_models_together_are_small_and_safe() -> None:
