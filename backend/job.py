@@ -289,7 +289,7 @@ def choose_device(name: str) -> torch.device:
 def _make(request: Request, folder: Path, loaded: _Loaded, report: Report, should_stop: ShouldStop) -> dict[str, Any]:
     """From the loaded models to the mesh's files; returns the content of metrics.json."""
     from .meshing import extract_mesh  # noqa: PLC0415
-    from .optimize import optimize, total_steps  # noqa: PLC0415
+    from .optimize import optimize  # noqa: PLC0415
 
     ahead = mesh_seconds(request.mesh)
 
@@ -298,7 +298,6 @@ def _make(request: Request, folder: Path, loaded: _Loaded, report: Report, shoul
             event = Progress(event.step, event.total, event.seconds_left + ahead, event.loss)
         report(event)
 
-    report(Phase("optimize", f"Optimizing for {total_steps(request, loaded.guidance)} steps."))
     field, occupancy, run = optimize(
         request, folder, loaded.guidance, loaded.device, report_step, should_stop, loaded.references
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .loop import optimize, total_steps
+from .loop import optimize
 from .state import rewound
 
-__all__ = ["optimize", "rewound", "total_steps"]
+__all__ = ["optimize", "rewound"]

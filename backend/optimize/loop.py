@@ -29,7 +29,7 @@ from .. import schedules
 from ..cameras import CameraBatch, rays, sample_fixed, sample_orbit
 from ..checkpoint import CheckpointStore
 from ..errors import Cancelled, DivergedError, RequestError
-from ..events import Event, Message, Preview, Progress
+from ..events import Event, Message, Phase, Preview, Progress
 from ..field import Field
 from ..files import write_atomically
 from ..guidance import Guidance, GuidanceResult, painter, spared, together
@@ -87,11 +87,6 @@ def optimize(
             loop.recover(error)
 
 
-def total_steps(request: Request, guidance: Guidance | None) -> int:
-    """Steps of both parts of a run; there is a second part where the guidance can paint."""
-    return request.optimize.iterations + (request.refine.iterations if painter(guidance) is not None else 0)
-
-
 @dataclass(frozen=True)
 class _Views:
     """Views that the guidance has judged."""
@@ -126,7 +121,7 @@ class _Loop:
         self.recent: deque[float] = deque(maxlen=50)
         self.reported = 0.0
         self.white_share = request.view_guidance.white_share if request.shows_pictures else 0.0
-        self.steps = total_steps(request, guidance)
+        self.steps = request.optimize.iterations + (request.refine.iterations if self.painter is not None else 0)
         self.previewed = time.perf_counter()
         self._adopt(RunState.fresh(request, device))
         self._resume()
@@ -134,6 +129,7 @@ class _Loop:
     def run(self, should_stop: Callable[[], bool]) -> None:
         """Step to the end; raises Unhealthy."""
         tally, settings = self.state.tally, self.settings
+        self.report(Phase("optimize", f"Optimizing for {self.steps} steps."))
         if self.pictures is None:  # those are shown first; and the first step may compile kernels for a while
             self._preview()
         while tally.step < self.steps:

@@ -64,7 +64,6 @@ def sketched(
 
     paths = {name: folder / FOLDER / f"sketch-{name}.png" for name in AZIMUTHS}
     if not all(path.exists() for path in paths.values()):
-        report(Phase("optimize", "Sketching front, side and back."))
         pictures = _drawn(request, sketcher, device, report, check)
         if pictures is None:
             text = "The model's sketches cannot be told from their backgrounds; the shape begins without them."
@@ -82,12 +81,14 @@ def _drawn(
     """The four sketches [S, S, 4]; None if too few drawings have a plain background."""
     generator = torch.Generator(device).manual_seed(request.seed)
     kept: dict[str, Floats] = {}
-    for name in ("front", "right", "back"):
+    for name, view in {"front": "front", "right": "side", "back": "back"}.items():
+        report(Phase("optimize", f"Sketching the {view}."))
         drawings = _draw(request, sketcher, AZIMUTHS[name], generator, report, check)
         found = [cut for cut in map(_cut, drawings) if cut is not None]
         if len(found) < _LEAST_CUT:
             return None
         kept[name] = found[typical([cut[..., 3] for cut in found], _SYMMETRY if name != "right" else 0.0)]
+    report(Phase("optimize", "Trying which way the side looks."))
     kept["left"] = kept["right"][:, ::-1]
     ways = kept, {**kept, "right": kept["left"], "left": kept["right"]}
     seed = request.seed
