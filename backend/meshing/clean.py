@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array
 
-from .isosurface import FLOATER_SHARE, Surface
+from .isosurface import NEAR_SHARE, Surface
 from .mesh import Booleans, Floats, Integers, components, signed_volume
 
 SMOOTHING_STEPS = 10
@@ -98,4 +98,4 @@ def _solid(vertices: Floats, faces: Integers) -> Booleans:
     """[F]: the face belongs to a part of positive volume, and of more than a small share of the largest."""
     count, labels = components(faces)
     volumes = np.bincount(labels, weights=signed_volume(vertices, faces), minlength=count)
-    return (volumes > FLOATER_SHARE * volumes.max())[labels]
+    return (volumes > 0.5 * NEAR_SHARE * volumes.max())[labels]

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.spatial import KDTree
 from skimage.measure import marching_cubes
 from torch import Tensor
 
@@ -23,7 +24,9 @@ CHUNK = 1 << 18
 CONTRAST = 4.0
 """Log densities are clipped this far from the level's; a jump from nothing to solid then crosses in the middle."""
 FLOATER_SHARE = 0.05
-"""Parts with less than this share of the largest part's volume are dropped."""
+"""Parts with less than this share of the largest part's volume are dropped, but for those that are near it."""
+NEAR, NEAR_SHARE = 0.1, 0.005
+"""Within this distance, in radii of the ball, a part stays from this share on: feet with a gap above them."""
 FULLEST = 0.97
 """A field whose inside takes up more than this share of the ball is no object."""
 REFINEMENTS = 5
@@ -174,12 +177,20 @@ def _keep_solid_parts(values: Floats) -> None:
         raise DivergedError("The field is empty: it has no surface.", HINT)
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
-    dropped = sizes < FLOATER_SHARE * sizes.max()
-    dropped[0] = False
+    dropped = (sizes < FLOATER_SHARE * sizes.max()) & (sizes > 0)
+    for part in np.flatnonzero(dropped & (sizes >= NEAR_SHARE * sizes.max())):
+        dropped[part] = _distance(labels, int(part), int(sizes.argmax())) > NEAR
     values[dropped[labels]] = -CONTRAST
     labels = _label(values <= 0.0, 3)
     # Node (0, 0, 0) is a corner of the cube, outside the ball.
     values[(labels != labels[0, 0, 0]) & (labels != 0)] = CONTRAST
+
+
+def _distance(labels: Integers, part: int, other: int) -> float:
+    """Of two parts, between their nearest nodes, in radii of the ball."""
+    spacing = 2.0 / (len(labels) - 1)
+    points: Any = KDTree(np.argwhere(labels == other) * spacing)
+    return float(points.query(np.argwhere(labels == part) * spacing)[0].min())
 
 
 def _label(inside: Booleans, connectivity: int) -> Integers:

@@ -23,11 +23,11 @@ LIGHT_OFFSET = (0.35, 0.5)
 """The lamp stands this far to the right of the camera and above it, in units of its distance, to show relief."""
 
 
-def render_mesh(mesh: Mesh, cameras: CameraBatch, height: int, width: int) -> Floats:
+def render_mesh(mesh: Mesh, cameras: CameraBatch, height: int, width: int, *, lit: bool = True) -> Floats:
     """The mesh as each camera sees it: [B, H, W, 4], sRGB in [0, 1] with straight alpha; row 0 is the top.
 
-    Lambert shading by a lamp near the camera plus ambient light; texture bilinear and perspective-correct; 2 × 2
-    samples a pixel, averaged in linear light.
+    Lambert shading by a lamp near the camera plus ambient light or, not ``lit``, the bare texture, which is read
+    bilinearly and perspective-correct; 2 × 2 samples a pixel, averaged in linear light.
     """
     scale = SUPERSAMPLING
     screen = _project(mesh.vertices, cameras, height * scale, width * scale)
@@ -35,9 +35,8 @@ def render_mesh(mesh: Mesh, cameras: CameraBatch, height: int, width: int) -> Fl
     linear = srgb_to_linear(torch.arange(256) / 255.0).numpy()[mesh.texture]
     jobs = len(cameras) * BANDS
     image = np.zeros((len(cameras), height, width, 4), np.float32)
-    _draw(
-        image, screen, lamps, mesh.vertices, mesh.faces, mesh.normals, mesh.uvs, linear, scale, jobs, AMBIENT, DIFFUSE
-    )
+    light = (AMBIENT, DIFFUSE) if lit else (1.0, 0.0)
+    _draw(image, screen, lamps, mesh.vertices, mesh.faces, mesh.normals, mesh.uvs, linear, scale, jobs, *light)
     image[..., :3] = linear_to_srgb(torch.from_numpy(image[..., :3]).clamp(0.0, 1.0)).numpy()
     return image
 

@@ -71,7 +71,7 @@ def _fitted(pictures: ReferenceViews, request: Request, device: torch.device, ch
         state.field.active_levels = schedules.active_levels(min(2 * step, steps), steps, settings.grid_levels)
         state.set_learning_rate(1.0 if step < _CALM * steps else _CALM_RATE, _HEADS_FACTOR)
         state.occupancy.update(state.field.density, step, state.rng)
-        seen = pictures.look(schedules.progress(step, steps), renderer, state.rng, want_normals=True)
+        seen = pictures.look(schedules.progress(step, steps), renderer, state.rng)
         loss = seen.loss + regulariser(step, seen.output, settings, thin=True)
         state.adam.zero_grad(set_to_none=True)
         loss.backward()

@@ -34,9 +34,9 @@ def unseen_views(azimuth: float) -> CameraBatch:
     return orbit_cameras(azimuth + (steps + 0.5) * 360 / VIEWS, np.resize(ELEVATIONS, VIEWS), DISTANCE, FIELD_OF_VIEW)
 
 
-def photographed(mesh: Mesh, cameras: CameraBatch) -> Floats:
+def photographed(mesh: Mesh, cameras: CameraBatch, *, lit: bool = True) -> Floats:
     """[B, S, S, 3] before white."""
-    return before_white(render_mesh(mesh, cameras, VIEW_SIZE, VIEW_SIZE))
+    return before_white(render_mesh(mesh, cameras, VIEW_SIZE, VIEW_SIZE, lit=lit))
 
 
 def smaller(image: Floats) -> Floats:
@@ -73,7 +73,7 @@ class Truth:
             "chamfer": surface_distance(ours, true) / self.reach,
             "psnr": float(np.mean([psnr(a, b) for a, b in zip(views, self.views, strict=True)])),
             "ssim": float(np.mean([ssim(a, b) for a, b in zip(views, self.views, strict=True)])),
-            "reference_psnr": psnr(photographed(made.mesh, self.subject.camera)[0], self.front),
+            "reference_psnr": psnr(photographed(made.mesh, self.subject.camera, lit=False)[0], self.front),
         }
         return figures, views
 

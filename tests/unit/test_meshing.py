@@ -182,6 +182,15 @@ def test_two_large_parts_stay():
     assert components(surface.faces)[0] == 2
 
 
+@pytest.mark.parametrize(("gap", "radius", "parts"), [(0.06, 0.1, 2), (0.2, 0.1, 1), (0.06, 0.04, 1)])
+def test_a_small_part_stays_if_it_is_near_the_body(gap: float, radius: float, parts: int):
+    foot = (0.0, 0.0, -(0.4 + gap + radius))
+    field = Analytic(lambda x: ball(100.0, 0.4)(x) + ball(100.0, radius, centre=foot)(x))
+    assert components(extract_surface(field, None, 64, quiet).faces)[0] == parts
+    mesh = extract_mesh(field, None, MeshSettings(grid_resolution=64, faces=2000, texture_size=64), quiet)
+    assert len(np.unique(np.sign(mesh.vertices[:, 2] + 0.4 + gap / 2))) == parts
+
+
 def test_object_cut_by_the_ball_is_closed_and_round():
     surface = surface_of(lambda x: 100.0 * (x[:, 2] < 0.0).float())
     assert is_closed(surface.faces)
