@@ -98,6 +98,11 @@ def orbit_cameras(
     return _batch(right, up, back, back * radius[:, None], fov)
 
 
+def middle_cameras(azimuth: ArrayLike, elevation: ArrayLike, rig: OrbitRig) -> CameraBatch:
+    """:func:`orbit_cameras` at the middle of a rig's distances and lenses."""
+    return orbit_cameras(azimuth, elevation, sum(rig.distance) / 2, sum(rig.field_of_view) / 2)
+
+
 def sample_orbit(rig: OrbitRig, batch: int, rng: np.random.Generator) -> CameraBatch:
     """Draw ``batch`` cameras from an orbit (DreamFusion, App. A.2).
 

@@ -107,7 +107,7 @@ def time_steps(guidance: StableDiffusionGuidance, plan: Plan, batch: int, repeat
 
     @torch.inference_mode()
     def ask() -> Tensor:
-        return guidance.predict_noise(noisy, times, *condition.asked(len(own)))  # pyright: ignore[reportArgumentType]
+        return guidance.predict_noise(noisy, times, *condition.asked(len(own)))
 
     def forth_and_back() -> Tensor:
         leaf = images.clone().requires_grad_(True)

@@ -118,7 +118,7 @@ class DREAMLATHE_PT_sketches(SidebarPanel, Panel):
 
     @classmethod
     def poll(cls, context: Context) -> bool:
-        return shown(context).source == "PROMPT"
+        return not uses_pictures(shown(context))
 
     def draw(self, context: Context) -> None:
         _draw_rest(layout_of(self), shown(context).sketch, SketchSettings, set())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,11 +42,12 @@ class Condition:
     pooled: Tensor | None = None
     """Pooled texts of the same rows [rows, E], for models that are told them."""
 
-    def asked(self, rows: int) -> tuple[Tensor | None, ...]:
-        """What the network is asked about the first ``rows`` rows, as arguments behind the timesteps."""
-        mask = None if self.mask is None else self.mask[:rows]
-        pooled = () if self.pooled is None else (self.pooled[:rows],)
-        return (self.tokens[:rows], mask, *pooled)
+    def asked(self, end: int, start: int = 0) -> tuple[Any, ...]:
+        """What the network is asked about the rows from ``start`` to ``end``, as arguments behind the timesteps."""
+        rows = slice(start, end)
+        mask = None if self.mask is None else self.mask[rows]
+        pooled = () if self.pooled is None else (self.pooled[rows],)
+        return (self.tokens[rows], mask, *pooled)
 
 
 def build_condition(

@@ -142,10 +142,8 @@ class TextGuidance(LatentGuidance):
         timesteps = torch.full((count,), round(share * schedule.last), device=self.device)
         noise = torch.randn(latents.shape, generator=generator, device=generator.device).to(self.device)
         condition = self.condition(cameras, dataclasses.replace(self.settings, perp_neg="off"))
-        told = (condition.tokens, condition.mask, condition.pooled)
-        tokens, *others = (None if each is None else each[count : 2 * count] for each in told)
-        assert tokens is not None
-        seen = self.predict_noise(schedule.add_noise(latents, noise, timesteps), timesteps, tokens, *others)
+        noisy = schedule.add_noise(latents, noise, timesteps)
+        seen = self.predict_noise(noisy, timesteps, *condition.asked(2 * count, start=count))
         return (seen - noise).square().mean((1, 2, 3))
 
     def _predict(self, cameras: CameraBatch, settings: GuidanceSettings) -> Predict:

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..cameras import CameraBatch, orbit_cameras
+from ..cameras import middle_cameras
 from ..errors import Cancelled, PictureError
 from ..events import Event, Message, Phase, Preview
 from ..files import output_errors, write_atomically
@@ -91,8 +91,7 @@ def _drawn(
     report(Phase("optimize", "Trying which way the side looks."))
     kept["left"] = kept["right"][:, ::-1]
     ways = kept, {**kept, "right": kept["left"], "left": kept["right"]}
-    seed = request.seed
-    return min(ways, key=lambda way: misfit_of(_views(way, request, device), sketcher, request, device, seed, check))
+    return min(ways, key=lambda way: misfit_of(_views(way, request, device), sketcher, request, device, check))
 
 
 def _draw(
@@ -107,7 +106,8 @@ def _draw(
     settings, drawings = request.sketch, list[Floats]()
     while (left := settings.candidates - len(drawings)) > 0:
         check()
-        cameras = _cameras([azimuth] * min(left, together(sketcher)), request)
+        azimuths = [azimuth] * min(left, together(sketcher))
+        cameras = middle_cameras(azimuths, settings.elevation, request.orbit)
         try:
             images = sketcher.draw(cameras, settings, generator)
         except torch.OutOfMemoryError as error:
@@ -146,16 +146,10 @@ def _overlaps(a: Floats, b: Floats) -> Floats:
     return both / np.maximum(a.sum(1)[:, None] + b.sum(1)[None] - both, 1e-6)
 
 
-def _cameras(azimuths: list[float], request: Request) -> CameraBatch:
-    """Of drawings, at the middle of the orbit's distances and lenses."""
-    orbit = request.orbit
-    distance, lens = (sum(each) / 2 for each in (orbit.distance, orbit.field_of_view))
-    return orbit_cameras(azimuths, request.sketch.elevation, distance, lens)
-
-
 def _views(pictures: dict[str, Floats], request: Request, device: torch.device) -> ReferenceViews:
     """The sketches as what pictures are to the loop."""
-    cameras, settings = _cameras(list(AZIMUTHS.values()), request), request.sketch
+    settings = request.sketch
+    cameras = middle_cameras(list(AZIMUTHS.values()), settings.elevation, request.orbit)
     views: list[ReferenceView] = []
     for index, name in enumerate(AZIMUTHS):
         picture = Reference(np.ascontiguousarray(pictures[name]), "plain")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .. import schedules
-from ..cameras import CameraBatch, orbit_cameras
+from ..cameras import CameraBatch, middle_cameras
 from ..guidance import Sketcher
 from ..rendering import Renderer, Shading, linear_to_srgb, srgb_to_linear
 from ..request import Request
@@ -40,16 +40,15 @@ def misfit_of(
     sketcher: Sketcher,
     request: Request,
     device: torch.device,
-    seed: int,
     check: Callable[[], None],
 ) -> float:
-    """How badly a field that is fitted to ``pictures`` looks between them; less is better, and comparable by ``seed``.
+    """How badly a field that is fitted to ``pictures`` looks between them; comparable within a request, less is better.
 
     ``check`` is called now and then, and may raise.
     """
     renderer = _fitted(pictures, request, device, check)
-    cameras, side = orbit_cameras(AZIMUTHS, ELEVATIONS, *_middle(request)), request.optimize.resolution
-    generator = torch.Generator(device).manual_seed(seed)
+    cameras, side = middle_cameras(AZIMUTHS, ELEVATIONS, request.orbit), request.optimize.resolution
+    generator = torch.Generator(device).manual_seed(request.seed)
     total = 0.0
     for _ in range(_DRAWS):
         colours = torch.rand((len(cameras), 1, 1, 3), generator=generator, device=device)
@@ -78,12 +77,6 @@ def _fitted(pictures: ReferenceViews, request: Request, device: torch.device, ch
         torch.nn.utils.clip_grad_norm_(state.parameters, settings.gradient_clip or float("inf"))
         state.adam.step()
     return renderer
-
-
-def _middle(request: Request) -> tuple[float, float]:
-    """Distance and lens in the middle of the orbit's."""
-    distance, lens = request.orbit.distance, request.orbit.field_of_view
-    return sum(distance) / 2, sum(lens) / 2
 
 
 @torch.no_grad()
