@@ -127,9 +127,10 @@ class TextGuidance(LatentGuidance):
 
     @torch.inference_mode()
     def draw(self, cameras: CameraBatch, settings: SketchSettings, generator: torch.Generator) -> Tensor:
-        """See :meth:`.interface.Sketcher.draw`; without Perp-Neg, which takes more away than a drawing can spare."""
+        """See :meth:`.interface.Sketcher.draw`; with less Perp-Neg than distillation, or a part is taken away whole."""
         scales = {"guidance_scale": settings.guidance_scale, "camera_scale": settings.guidance_scale}
-        predict = self._predict(cameras, dataclasses.replace(self.settings, perp_neg="off", **scales))
+        strength = {"perp_neg_strength": settings.perp_neg_strength}
+        predict = self._predict(cameras, dataclasses.replace(self.settings, **scales, **strength))
         colours = torch.rand((len(cameras), 3, 1, 1), generator=generator, device=generator.device)
         blank = colours.expand(-1, -1, *self.image_size)
         return self.paint(blank, predict, 1.0, settings.sampling_steps, generator)

@@ -34,6 +34,8 @@ WINDOW = 0.15
 """Share of the run for which a cell that was seen through is remembered."""
 ENCLOSED = len(DIRECTIONS) // 2
 """A dent sees the outside in at most so many of 26 directions: on flat ground it is about half of them."""
+DOWNWARD = tuple(way for way in DIRECTIONS if way[2] < 0)
+"""What is open mostly downwards, between legs or wheels, is no dent: no view from there has carved it."""
 POINTS = 512
 """Points in dents that the loss is taken at."""
 SOLID = 2 / 3
@@ -88,7 +90,10 @@ class Dents(nn.Module):
         """Find the dents of what the occupancy grid knows to be solid."""
         opaque = SOLID * occupancy.resolution / 2
         solid = occupancy.density > opaque
-        enclosed = torch.from_numpy(openness(solid.cpu().numpy()) <= ENCLOSED).to(solid.device)
+        cells = solid.cpu().numpy()
+        below = openness(cells, DOWNWARD)
+        opened = below + openness(cells, (way for way in DIRECTIONS if way not in DOWNWARD))
+        enclosed = torch.from_numpy((opened <= ENCLOSED) & (2 * below <= opened)).to(solid.device)
         hull = self.passed < step - WINDOW * iterations
         self.cells.copy_(~solid & enclosed & hull & occupancy.ball)
         self.share.copy_(self.cells.sum() / solid.sum().clamp_min(1))

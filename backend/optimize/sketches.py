@@ -2,9 +2,9 @@
 
 Score distillation averages over all that the words allow. "Side view" allows an object that looks left and one that
 looks right, so a body that has no front yet grows a head at both ends, and once it has two it keeps them. A drawing
-means one of the two. Of several drawings the most typical is kept, the side is taken for both sides, mirrored, and
-where its front is, is found by trying both (see :mod:`.trial`). The pictures count in the first part of the
-distillation alone; what they are wrong in is forgotten.
+means one of the two. What several drawings agree on is kept (see :mod:`.agreement`), the side is taken for both sides,
+mirrored, and where its front is, is found by trying both (see :mod:`.trial`). The pictures count in the first part of
+the distillation alone; what they are wrong in is forgotten.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from ..picture import Picture, Reference, cut_out, read_picture
 from ..reference import ReferenceSettings
 from ..reference_files import FOLDER, ReferenceView
 from ..request import Request
+from .agreement import agreement
 from .reference_loss import ReferenceViews
 from .trial import misfit_of
 
@@ -36,9 +37,9 @@ Check = Callable[[], None]
 AZIMUTHS = {"front": 0.0, "right": 90.0, "back": 180.0, "left": -90.0}
 """Degrees, of the four sketches."""
 _LEAST_CUT = 3
-"""Drawings whose background is plain enough; of fewer, none can be called typical."""
+"""Drawings whose background is plain enough; fewer cannot agree."""
 _SYMMETRY = 0.5
-"""How much it counts, beside being typical, that a front or a back is its own mirror image: turned ones are not."""
+"""How much it counts that a front or a back is its own mirror image: turned ones are not. See :func:`.typical`."""
 
 
 def sketched(
@@ -87,7 +88,7 @@ def _drawn(
         found = [cut for cut in map(_cut, drawings) if cut is not None]
         if len(found) < _LEAST_CUT:
             return None
-        kept[name] = found[typical([cut[..., 3] for cut in found], _SYMMETRY if name != "right" else 0.0)]
+        kept[name] = agreement(found, _SYMMETRY if name != "right" else 0.0)
     report(Phase("optimize", "Trying which way the side looks."))
     kept["left"] = kept["right"][:, ::-1]
     ways = kept, {**kept, "right": kept["left"], "left": kept["right"]}
@@ -125,25 +126,6 @@ def _cut(drawing: Floats) -> Floats | None:
         return cut_out(Picture("sketch", opaque, width, height)).rgba
     except PictureError:
         return None
-
-
-def typical(masks: list[Floats], symmetry: float) -> int:
-    """Which of K ``masks`` [S, S] the others overlap most with, mirrored or not: K of at least two.
-
-    Its overlap with its own mirror image counts by ``symmetry`` beside the mean of these.
-    """
-    stack = np.stack([mask.ravel() for mask in masks])
-    mirrored = np.stack([mask[:, ::-1].ravel() for mask in masks])
-    as_is, turned = _overlaps(stack, stack), _overlaps(stack, mirrored)
-    best = np.maximum(as_is, turned)
-    others = (best.sum(1) - best.diagonal()) / (len(masks) - 1)
-    return int(np.argmax(others + symmetry * turned.diagonal()))
-
-
-def _overlaps(a: Floats, b: Floats) -> Floats:
-    """[K, K], volume of the intersection by that of the union, of each of ``a`` and each of ``b`` [K, N] in [0, 1]."""
-    both = a @ b.T
-    return both / np.maximum(a.sum(1)[:, None] + b.sum(1)[None] - both, 1e-6)
 
 
 def _views(pictures: dict[str, Floats], request: Request, device: torch.device) -> ReferenceViews:

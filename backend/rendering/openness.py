@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,17 +12,18 @@ DIRECTIONS = tuple((x, y, z) for x, y, z in itertools.product((-1, 0, 1), repeat
 """Along the axes and the diagonals of the grid: 26."""
 
 Booleans = NDArray[np.bool_]
+Direction = tuple[int, int, int]
 
 
-def openness(solid: Booleans) -> NDArray[np.uint8]:
-    """In how many of 26 directions each node of a grid [R, R, R] sees the outside; a solid one in none."""
+def openness(solid: Booleans, directions: Iterable[Direction] = DIRECTIONS) -> NDArray[np.uint8]:
+    """In how many of these ``directions`` each node of a grid [R, R, R] sees the outside; a solid one in none."""
     seen = np.zeros(solid.shape, np.uint8)
-    for direction in DIRECTIONS:
-        seen += _open(solid, direction)
+    for x, y, z in directions:
+        seen += _open(solid, (-x, -y, -z))
     return seen
 
 
-def _open(solid: Booleans, direction: tuple[int, int, int]) -> Booleans:
+def _open(solid: Booleans, direction: Direction) -> Booleans:
     """Which nodes see the outside against ``direction``: nothing solid lies there or between."""
     axis = next(i for i, step in enumerate(direction) if step)
     free = np.moveaxis(~solid, axis, 0)

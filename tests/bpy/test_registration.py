@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 from typing import Any
@@ -74,3 +75,7 @@ def test_every_class_says_what_it_is() -> None:
             assert len(operator.get_rna_type().description) > 20, name
         if "_PT_" in name and not name.endswith("_presets"):
             assert cls.bl_category == "Dreamlathe", name
+
+
+def test_garbage_is_collected_again_after_the_import(extension: Any) -> None:
+    assert gc.isenabled()

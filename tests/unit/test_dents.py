@@ -68,6 +68,22 @@ def test_what_a_view_has_seen_through_is_no_dent() -> None:
     assert float(dents.share) < 0.05  # a cell here and there beside a surface
 
 
+def bowl(opening: float) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A ball with a well in it that opens upwards (1) or downwards (−1)."""
+
+    def density(x: torch.Tensor) -> torch.Tensor:
+        well = (x[:, :2].norm(dim=1) < 0.35) & (x[:, 2] * opening > -0.2)
+        return torch.where(well, 0.0, ball(x))
+
+    return density
+
+
+def test_what_opens_downwards_is_no_dent() -> None:
+    """No view from there has carved it: the space under a car."""
+    assert float(found(bowl(1.0)).share) > 0.05
+    assert float(found(bowl(-1.0)).share) < 0.02
+
+
 def test_what_was_seen_through_long_ago_may_have_been_filled_since() -> None:
     assert float(found(dented_ball, step=1000).share) >= float(found(dented_ball).share)
 

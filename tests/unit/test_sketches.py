@@ -17,7 +17,7 @@ from backend.events import Event, Message
 from backend.guidance import CombinedGuidance, Guidance, Sketcher, WeightedGuidance, painter
 from backend.optimize import optimize
 from backend.optimize.reference_loss import ReferenceViews
-from backend.optimize.sketches import AZIMUTHS, sketched, typical
+from backend.optimize.sketches import AZIMUTHS, sketched
 from backend.picture import read_picture
 from backend.reference import FixedCamera, ReferenceImage
 from backend.request import GuidanceSettings, Request
@@ -183,19 +183,6 @@ def test_they_count_at_the_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(ReferenceViews, "look", watched)
     optimize(request(share=0.3), tmp_path, Draughtsman(), CPU, lambda _: None, lambda: False)
     assert looks == [0.0, 0.125, 0.25]  # of nine steps
-
-
-def test_the_typical_one_agrees_with_the_others() -> None:
-    masks = [np.zeros((8, 8), np.float32) for _ in range(4)]
-    masks[0][2:6, 1:4] = 1
-    masks[1][2:6, 4:7] = 1  # its mirror image
-    masks[2][2:6, 1:5] = 1
-    masks[3][:2, :] = 1  # another thing
-    assert typical(masks, 0.0) in (0, 1)
-    masks[3][:] = 0
-    masks[3][2:6, 2:6] = 1  # less like them, but as seen from before
-    assert typical(masks, 0.0) != 3
-    assert typical(masks, 2.0) == 3
 
 
 @pytest.fixture(scope="module")
