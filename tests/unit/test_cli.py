@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import backend.guidance
 from backend import cli
@@ -25,13 +24,8 @@ SMALL = small_request(5, resolution=16).replace(device="cpu")
 
 
 @pytest.fixture(autouse=True)
-def _stand_in(monkeypatch: pytest.MonkeyPatch) -> Any:
-    before = torch.get_num_threads()
-    monkeypatch.setenv("DREAMLATHE_THREADS", "1")
+def _stand_in(monkeypatch: pytest.MonkeyPatch, threads_kept: None) -> None:
     monkeypatch.setattr(backend.guidance, "load_guidance", lambda *_: SilhouetteGuidance())
-    yield
-    torch.set_num_threads(before)
-    torch.use_deterministic_algorithms(False)
 
 
 def process(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:

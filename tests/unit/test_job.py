@@ -6,7 +6,6 @@ import dataclasses
 import errno
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,7 @@ FILES = {
 
 
 @pytest.fixture(autouse=True)
-def guidance(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[Any, ...]]]:
+def guidance(monkeypatch: pytest.MonkeyPatch, threads_kept: None) -> list[tuple[Any, ...]]:
     """The stand-in guidance, and one thread; lists the calls to load it."""
     loads: list[tuple[Any, ...]] = []
 
@@ -50,12 +49,8 @@ def guidance(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[Any, ...]]]
         loads.append(arguments)
         return SilhouetteGuidance()
 
-    before = torch.get_num_threads()
-    monkeypatch.setenv("DREAMLATHE_THREADS", "1")
     monkeypatch.setattr(backend.guidance, "load_guidance", load)
-    yield loads
-    torch.set_num_threads(before)
-    torch.use_deterministic_algorithms(False)
+    return loads
 
 
 def never() -> bool:

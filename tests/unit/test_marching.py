@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from unittest import mock
 
 import numpy as np
@@ -22,13 +21,7 @@ from backend.rendering.march import RayBundle, Samples, ball_span, march
 BOTH = pytest.mark.parametrize("engine", ["kernels", "torch"])
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """These tensors are small: a second thread only waits, and on a busy machine waits long."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def run(engine: str, function, *arguments):

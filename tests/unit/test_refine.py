@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +31,7 @@ SETTINGS = RefineSettings(iterations=120, views=6, visits=4, learning_rate=0.02)
 REQUEST = small_request(24, checkpoint_every=10).replace(refine=SETTINGS)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def run(request: Request, folder: Path, guidance: Guidance, stop_at: int = -1) -> tuple[Any, Any, Any, list[Event]]:
