@@ -10,7 +10,7 @@ from .settings import bounded
 
 @dataclass(frozen=True)
 class SketchSettings:
-    """Drawings by words alone of front, side and back, which count as pictures while the shape begins."""
+    """Drawings by words alone of front, side and back, which count as pictures beside distillation."""
 
     use: Literal["auto", "on", "off"] = "auto"
     """auto: where the built-in model is asked by words alone; on: by every model that reads a prompt. There are none
@@ -25,7 +25,7 @@ class SketchSettings:
     """Denoising steps of a drawing."""
     elevation: float = bounded(15.0, -90.0, 90.0)
     """From where a drawing is taken to be seen, in degrees."""
-    share: float = bounded(0.7, 0.0, 1.0)
+    share: float = bounded(1.0, 0.0, 1.0)
     """Share of the distillation, from its start, during which they count."""
     colour_weight: float = bounded(5_000.0, 0.0, 1e6)
     """Of the squared error of sRGB colours, before one random background."""

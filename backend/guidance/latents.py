@@ -45,7 +45,7 @@ def encode(vae: Any, images: Tensor, generator: torch.Generator) -> Tensor:
     """
     if vae is None:
         return 2.0 * images.float() - 1.0
-    encoded = vae.encode((2.0 * images - 1.0).to(vae.dtype))
+    encoded = vae.encode((2.0 * images - 1.0).to(_dtype(vae)))
     shift = getattr(vae.config, "shift_factor", None) or 0.0
     if hasattr(encoded, "latents"):  # AutoencoderTiny's
         return (encoded.latents.float() - shift) * vae.config.scaling_factor
@@ -63,7 +63,7 @@ def decode(vae: Any, latents: Tensor) -> Tensor:
     if vae is None:
         return latents / 2 + 0.5
     shift = getattr(vae.config, "shift_factor", None) or 0.0
-    images = vae.decode((latents / vae.config.scaling_factor + shift).to(vae.dtype), return_dict=False)[0]
+    images = vae.decode((latents / vae.config.scaling_factor + shift).to(_dtype(vae)), return_dict=False)[0]
     return images.float() / 2 + 0.5
 
 
@@ -72,10 +72,15 @@ def overflowed(vae: Any, values: Tensor) -> bool:
 
     The largest activations of some VAEs (SDXL's among them) are beyond float16's 65504.
     """
-    if vae is None or vae.dtype != torch.float16 or bool(torch.isfinite(values).all()):
+    if vae is None or _dtype(vae) != torch.float16 or bool(torch.isfinite(values).all()):
         return False
     vae.to(torch.float32)
     return True
+
+
+def _dtype(vae: Any) -> torch.dtype:
+    """The first parameter's; ``vae.dtype`` looks through all of them, at each step."""
+    return next(vae.parameters()).dtype
 
 
 def judged(images: Tensor, latents: Tensor, score: ScoreGradient, evaluations: int) -> GuidanceResult:

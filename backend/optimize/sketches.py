@@ -3,8 +3,7 @@
 Score distillation averages over all that the words allow. "Side view" allows an object that looks left and one that
 looks right, so a body that has no front yet grows a head at both ends, and once it has two it keeps them. A drawing
 means one of the two. What several drawings agree on is kept (see :mod:`.agreement`), the side is taken for both sides,
-mirrored, and where its front is, is found by trying both (see :mod:`.trial`). The pictures count in the first part of
-the distillation alone; what they are wrong in is forgotten.
+mirrored, and where its front is, is found by trying both (see :mod:`.trial`). The pictures count beside distillation.
 """
 
 from __future__ import annotations

@@ -51,9 +51,9 @@ class Asset:
         return f"{self.prompt.replace(' ', '-')}-{self.seed}"
 
     def request(self, preset_name: str, model: str, changes: list[str]) -> Request:
-        """The request under this variant, with ``changes`` ("path=value") to all."""
+        """The request under this variant, with ``changes`` ("path=value") to all; what the variant is made of stays."""
         request = preset(preset_name, self.prompt, seed=self.seed, model=model)  # pyright: ignore[reportArgumentType]
-        return request.with_assignments((*VARIANTS[self.variant], *changes)).validated()
+        return request.with_assignments((*changes, *VARIANTS[self.variant])).validated()
 
 
 def has_face(look: Look) -> bool:
@@ -76,7 +76,7 @@ CURE = (
     "guidance.timestep_range=0.5,0.98",
     "guidance.timestep_end=0.2,0.4",
     "optimize.view_growth=0.5",
-    "refine.guidance_scale=3",
+    "refine.iterations=0",
     "sketch.use=on",
 )
 """What helps beside Perp-Neg: see docs/perp-neg.md."""
