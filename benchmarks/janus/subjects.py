@@ -64,19 +64,15 @@ def has_face(look: Look) -> bool:
 _WORDS = (
     "guidance.camera_conditioning=false",
     "guidance.guidance_scale=10",
-    "refine.guidance_scale=6",
-    "refine.strength=0.6",
-    "refine.strength_end=0.3",
-    "refine.visits=3",
+    "refine.iterations=0",
     "sketch.use=off",
 )
-"""The camera is not told; from words alone more guidance is needed, and paintings that leave more as it is."""
+"""The camera is not told; from words alone more guidance is needed, and paintings do not agree."""
 CURE = (
     "guidance.perp_neg_strength=4",
     "guidance.timestep_range=0.5,0.98",
     "guidance.timestep_end=0.2,0.4",
     "optimize.view_growth=0.5",
-    "refine.iterations=0",
     "sketch.use=on",
 )
 """What helps beside Perp-Neg: see docs/perp-neg.md."""
