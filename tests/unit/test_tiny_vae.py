@@ -39,7 +39,7 @@ def test_half_a_gradient_is_told(probe: tiny_vae.Probe) -> None:
     """An encoder whose latents are right and whose derivative is half: cosine 1, norm 0.5."""
 
     class Half:
-        dtype, config = probe.vae.dtype, probe.vae.config
+        config, parameters = probe.vae.config, probe.vae.parameters
 
         def encode(self, images: torch.Tensor) -> Any:
             return probe.vae.encode(images.detach() + 0.5 * (images - images.detach()))
