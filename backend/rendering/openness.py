@@ -18,23 +18,23 @@ Direction = tuple[int, int, int]
 def openness(solid: Booleans, directions: Iterable[Direction] = DIRECTIONS) -> NDArray[np.uint8]:
     """In how many of these ``directions`` each node of a grid [R, R, R] sees the outside; a solid one in none."""
     seen = np.zeros(solid.shape, np.uint8)
-    for x, y, z in directions:
-        seen += _open(solid, (-x, -y, -z))
+    for direction in directions:
+        seen += _open(solid, direction)
     return seen
 
 
 def _open(solid: Booleans, direction: Direction) -> Booleans:
-    """Which nodes see the outside against ``direction``: nothing solid lies there or between."""
+    """Which nodes see the outside in ``direction``: nothing solid lies there or between."""
     axis = next(i for i, step in enumerate(direction) if step)
     free = np.moveaxis(~solid, axis, 0)
-    if direction[axis] < 0:
+    if direction[axis] > 0:
         free = free[::-1]
     first, second = (step for i, step in enumerate(direction) if i != axis)
     result = np.empty_like(free)
     result[0] = free[0]
     for index in range(1, len(free)):
-        result[index] = free[index] & _shifted(result[index - 1], first, second)
-    if direction[axis] < 0:
+        result[index] = free[index] & _shifted(result[index - 1], -first, -second)
+    if direction[axis] > 0:
         result = result[::-1]
     return np.moveaxis(result, 0, axis)
 

@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument("--preset", default="standard")
     parser.add_argument("--model", default="toybox")
     parser.add_argument("--workers", type=int, default=2, help="assets made at the same time")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="as in the generate command")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="unless a variant sets it")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("DREAMLATHE_THREADS", str(max(1, (os.cpu_count() or 1) // arguments.workers)))

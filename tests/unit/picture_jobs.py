@@ -1,4 +1,4 @@
-"""What the tests of jobs from pictures share: a small request, a picture, and who listens to a job."""
+"""What tests of jobs share: who listens to one, and, for those from pictures, a small request and a picture."""
 
 from __future__ import annotations
 

@@ -30,6 +30,7 @@ from backend.events import Event, Failed, Finished, Phase, Preview, Progress, de
 from backend.files import locked
 from backend.job import describe, exit_code, run_job
 from backend.request import RefineSettings, Request
+from tests.unit.picture_jobs import never, nothing
 from tests.unit.silhouette import BluePainter, SilhouetteGuidance, small_request
 
 REQUEST = small_request(24, resolution=20, checkpoint_every=10, preview_every=12).replace(device="cpu")
@@ -51,14 +52,6 @@ def guidance(monkeypatch: pytest.MonkeyPatch, threads_kept: None) -> list[tuple[
 
     monkeypatch.setattr(backend.guidance, "load_guidance", load)
     return loads
-
-
-def never() -> bool:
-    return False
-
-
-def nothing(_: Event) -> None:
-    pass
 
 
 class StopAt:
