@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from .errors import RequestError
+from .optimize_settings import OptimizeSettings, RefineSettings
 from .reference import FixedCamera, ReferenceImage, ReferenceSettings, camera_prompts, check_camera, check_references
 from .settings import bounded, build, check, replace_path
 from .sketch import SketchSettings
@@ -144,86 +145,6 @@ class LoadingSettings:
 
 
 @dataclass(frozen=True)
-class OptimizeSettings:
-    """The field, the renderer and the loop."""
-
-    iterations: int = bounded(1000, 1, 1_000_000)
-    """Optimization steps."""
-    batch_size: int = bounded(1, 1, 64)
-    """Views a step."""
-    resolution: int = bounded(64, 16, 1024)
-    """Side of the rendered image, in pixels."""
-    learning_rate: float = bounded(0.01, 1e-6, 1.0)
-    """Adam's, for the grid; the heads use a tenth."""
-    learning_rate_end: float = bounded(0.05, 0.001, 1.0)
-    """Share of the learning rate that is left at the end; it falls from the middle of the run on."""
-    grid_levels: int = bounded(5, 1, 24)
-    """Levels of the hash grid."""
-    grid_features: int = bounded(2, 1, 8)
-    """Features a level."""
-    grid_log2_size: int = bounded(17, 8, 24)
-    """log2 of a level's table."""
-    grid_finest: int = bounded(44, 16, 8192)
-    """Resolution of the finest level."""
-    coarse_share: float = bounded(0.2, 0.0, 1.0)
-    """Share of the run, from its start, that renders at half the resolution (at least 16 pixels)."""
-    view_growth: float = bounded(0.0, 0.0, 1.0)
-    """Share of the run over which the azimuths widen from near the front to the whole orbit."""
-    learned_background: float = bounded(0.0, 0.0, 1.0)
-    """Share of steps before a learned background; the others stand before one random colour."""
-    gradient_clip: float = bounded(100.0, 0.0, 1e9)
-    """Largest norm of the gradient of all parameters; 0 leaves it alone."""
-    samples_per_ray: int = bounded(48, 8, 1024)
-    """Steps across the ball's diameter; half of them until all levels of the grid are active."""
-    occupancy_resolution: int = bounded(48, 8, 256)
-    """Side of the occupancy grid."""
-    engine: Literal["auto", "torch", "numba", "tinycudann", "nvrtc"] = "auto"
-    """Hash-grid engine."""
-    albedo_share: float = bounded(0.2, 0.0, 1.0)
-    """Share of the run, from its start, that is shaded by albedo alone."""
-    textureless_share: float = bounded(0.0, 0.0, 1.0)
-    """Share of the shaded steps that are rendered without colour."""
-    shaded_share: float = bounded(0.75, 0.0, 1.0)
-    """Share of the later steps that are shaded; the rest show albedo."""
-    orientation_weight: float = bounded(0.5, 0.0, 1e6)
-    """Weight of the orientation loss (Ref-NeRF; DreamFusion App. A.2)."""
-    opacity_weight: float = bounded(0.0, 0.0, 1e6)
-    """Weight of √(opacity² + 0.01) (DreamFusion App. A.2)."""
-    entropy_weight: float = bounded(0.01, 0.0, 1e6)
-    """Weight of the binary entropy of each pixel's opacity, ramped up over the first half."""
-    dent_weight: float = bounded(100.0, 0.0, 1e6)
-    """Weight of the loss that fills dents, which guidance carves where it should build; 0 keeps bowls and cups."""
-    checkpoint_every: int = bounded(200, 1, 1_000_000)
-    """Steps between checkpoints."""
-    preview_every: int = bounded(50, 1, 1_000_000)
-    """Steps between preview images."""
-
-
-@dataclass(frozen=True)
-class RefineSettings:
-    """The second part of a run: views are painted over by the model, and the field is fitted to the paintings."""
-
-    iterations: int = bounded(640, 0, 1_000_000)
-    """Steps after the distillation's own; 0 leaves this part out."""
-    views: int = bounded(32, 1, 1000)
-    """Views that are painted, evenly around the object."""
-    visits: int = bounded(5, 1, 1000)
-    """Times a painting is fitted before the view is painted anew."""
-    strength: float = bounded(0.75, 0.0, 1.0)
-    """How much of a view is painted over at the start, as a share of the noise schedule (SDEdit)."""
-    strength_end: float = bounded(0.5, 0.0, 1.0)
-    """The same at the end; it moves in proportion."""
-    sampling_steps: int = bounded(8, 1, 1000)
-    """Denoising steps of a painting."""
-    guidance_scale: float = bounded(3.0, 0.0, 1000.0)
-    """Classifier-free guidance scale of the paintings by a prompt; those by pictures keep the distillation's."""
-    camera_scale: float = bounded(3.0, 0.0, 1000.0)
-    """The same for the camera, where the model is told it."""
-    learning_rate: float = bounded(0.005, 1e-6, 1.0)
-    """Adam's, for the grid; it falls from the start to the end."""
-
-
-@dataclass(frozen=True)
 class MeshSettings:
     """From the field to the mesh."""
 
@@ -348,6 +269,18 @@ class Request:
         return asked and self.sketch.share > 0 and (use == "on" or (use == "auto" and alone))
 
     @property
+    def mirrored(self) -> bool:
+        """Whether left and right are each other's mirror image.
+
+        All that the built-in models know is; of a picture whose azimuth is 0 nobody may have said how it is turned.
+        """
+        if self.optimize.symmetry != "auto":
+            return self.optimize.symmetry == "mirror"
+        words = not self.asks_prompt or self.model == BUILT_IN_MODEL
+        pictures = self.view_model == BUILT_IN_VIEW_MODEL and all(each.azimuth for each in self.references)
+        return words and (pictures or not self.references)
+
+    @property
     def asks_prompt(self) -> bool:
         """Whether a model is asked the prompt; beside a model that is shown pictures it may have no weight."""
         weightless = self.shows_pictures and self.view_guidance.prompt_weight == 0
@@ -381,14 +314,13 @@ def preset(name: PresetName, prompt: str = "", **changes: Any) -> Request:
 
     Raises RequestError for another name.
     """
-    steps = {"draft": 300, "standard": 1000, "high": 3000}
-    if name not in steps:
+    plans = {
+        "draft": (300, 160, MeshSettings(grid_resolution=96, faces=8_000)),
+        "standard": (1000, 640, MeshSettings()),
+        "high": (3000, 1280, MeshSettings(grid_resolution=192, faces=60_000, texture_size=2048)),
+    }
+    if name not in plans:
         raise RequestError(f"There is no preset {name!r}.", "Choose draft, standard or high.")
-    optimize = OptimizeSettings(iterations=steps[name])
-    refine = RefineSettings(iterations={"draft": 160, "standard": 640, "high": 1280}[name])
-    mesh = {
-        "draft": MeshSettings(grid_resolution=96, faces=8_000),
-        "standard": MeshSettings(),
-        "high": MeshSettings(grid_resolution=192, faces=60_000, texture_size=2048),
-    }[name]
+    steps, fitted, mesh = plans[name]
+    optimize, refine = OptimizeSettings(iterations=steps), RefineSettings(iterations=fitted)
     return Request(prompt=prompt, preset=name, optimize=optimize, refine=refine, mesh=mesh, **changes)

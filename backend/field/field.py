@@ -33,6 +33,8 @@ class FieldConfig:
     """The prior added before the activation."""
     density_bias: float = 0.0
     """Added everywhere before the activation."""
+    mirrored: bool = False
+    """Whether what is at (x, y, z) is at (−x, y, z) as well: half the grid then serves both sides."""
 
 
 @dataclass
@@ -92,12 +94,14 @@ class Field(nn.Module):
         """
         if self._in_pieces(x):
             return torch.cat([self.normal(piece) for piece in x.split(_INFERENCE_CHUNK)])
-        unit = _to_unit(x)
+        unit = self._unit(x)
         hidden = self.hidden_weight[: self.config.hidden]
         with torch.no_grad():
             encoding = self.engine.encode(unit, self.grid, self.active_levels)
         v = density_covector(encoding, hidden, self.density_weight)
         along = self.engine.encode_vjp(unit, self.grid, v, self.active_levels)
+        if self.config.mirrored:
+            along = along * torch.nn.functional.pad(sides(x), (0, 2), value=1.0)
         gradient = torch.add(self.config.blob.gradient(x.detach()), along, alpha=0.5)
         inverse = squared_length(gradient).clamp_min(_SHORTEST**2).rsqrt()
         return gradient * -inverse.unsqueeze(-1)
@@ -111,7 +115,11 @@ class Field(nn.Module):
         ]
 
     def _encode(self, x: Tensor) -> Tensor:
-        return self.engine.encode(_to_unit(x), self.grid, self.active_levels)
+        return self.engine.encode(self._unit(x), self.grid, self.active_levels)
+
+    def _unit(self, x: Tensor) -> Tensor:
+        """Where the grid is looked up for x [N, 3]: in [0, 1]."""
+        return _to_unit(folded(x) if self.config.mirrored else x)
 
     @staticmethod
     def _in_pieces(x: Tensor) -> bool:
@@ -133,6 +141,16 @@ def build_field(
     engine = select_engine(layout, device, settings.engine)
     generator = torch.Generator().manual_seed(seed)
     return Field(layout, engine, config or FieldConfig(), generator).to(device)
+
+
+def folded(x: Tensor) -> Tensor:
+    """Points [N, 3] on the side x ≥ 0, those of the other side mirrored."""
+    return torch.cat((x[:, :1].detach().abs(), x[:, 1:].detach()), 1)
+
+
+def sides(x: Tensor) -> Tensor:
+    """[N, 1]: −1 where points [N, 3] were mirrored by :func:`folded`, 1 elsewhere."""
+    return torch.where(x[:, :1].detach() < 0.0, -1.0, 1.0)
 
 
 def _to_unit(x: Tensor) -> Tensor:

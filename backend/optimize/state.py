@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoint import Checkpoint
-from ..field import Field, build_field
+from ..field import Field, FieldConfig, build_field
 from ..health import Health
 from ..rendering import LearnedBackground, OccupancyGrid
 from ..request import Request
@@ -98,7 +98,7 @@ class RunState:
         """The state before the first step; all chance comes from the seed and the number of restarts."""
         settings = request.optimize
         seeds = np.random.SeedSequence([request.seed, restarts]).generate_state(4).tolist()
-        field = build_field(settings, device, seeds[0])
+        field = build_field(settings, device, seeds[0], FieldConfig(mirrored=request.mirrored))
         background = LearnedBackground(device, seeds[1])
         rate = settings.learning_rate * RESTART_RATE**restarts
         groups: list[dict[str, Any]] = field.parameter_groups(rate)

@@ -14,16 +14,19 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from ..guidance.model_folder import BORROWED, POSE
+from ..guidance.model_folder import BORROWED, BUILT_IN_FOLDER, POSE
 from ..request import BUILT_IN_MODEL
 from .encoder import PatchEncoder
 from .model import IMAGE_SIZE, LATENT_CHANNELS, TEXT_WIDTH, make_scheduler, make_unet
 
 POSE_KIND = "stable-zero123"
 _PATCH = 8
+_WEIGHTS = {"image_encoder": "model.safetensors"}
+"""What transformers calls its file, beside diffusers' name."""
 _MEAN = _STD = (0.5, 0.5, 0.5)
 
 
@@ -85,25 +88,41 @@ def make_view_denoiser() -> ViewDenoiser:
 
 
 def start_from(start: Path, nets: ViewDenoiser) -> PatchEncoder:
-    """Take over the text model's UNet; returns the encoder of its latents.
+    """Take over the text model's UNet, or all of a novel-view model; returns the encoder of their latents.
 
-    ``start`` is a folder of the text model's training (its averaged weights are taken) or a model folder. What the UNet
-    makes of the noisy latent stays; what it is shown beside it counts for nothing at first.
+    ``start`` is a folder of the text model's training (its averaged weights are taken) or a model folder of either
+    kind. What the text model's UNet makes of the noisy latent stays; what it is shown beside it counts for nothing at
+    first.
     """
-    source: Any = make_unet()
     if (start / "denoiser.pt").exists():
+        source: Any = make_unet()
         average = torch.load(start / "denoiser.pt", map_location="cpu", weights_only=True)["average"]
         with torch.no_grad():
             for parameter, value in zip(source.parameters(), average, strict=False):  # the UNet's come first
                 parameter.copy_(value)
-        patches = PatchEncoder(**torch.load(start / "encoder.pt", weights_only=True))
-    else:
-        source = UNet2DConditionModel.from_pretrained(start / "unet", torch_dtype=torch.float32)
-        patches = PatchEncoder.read(AutoencoderKL.from_pretrained(start / "vae", torch_dtype=torch.float32))
+        _widen(source, nets.unet)
+        return PatchEncoder(**torch.load(start / "encoder.pt", weights_only=True))
+    if is_view_folder(start):
+        for name, part in nets.parts.items():
+            part.load_state_dict(load_file(start / name / _WEIGHTS.get(name, "diffusion_pytorch_model.safetensors")))
+        return _patches(BUILT_IN_FOLDER)
+    _widen(UNet2DConditionModel.from_pretrained(start / "unet", torch_dtype=torch.float32), nets.unet)
+    return _patches(start)
+
+
+def is_view_folder(folder: Path) -> bool:
+    """Whether a folder holds a novel-view model."""
+    return (folder / "clip_camera_projection").is_dir()
+
+
+def _widen(source: Any, unet: Any) -> None:
     weights: dict[str, Tensor] = source.state_dict()
     weights["conv_in.weight"] = torch.cat((weights["conv_in.weight"], torch.zeros_like(weights["conv_in.weight"])), 1)
-    nets.unet.load_state_dict(weights)
-    return patches
+    unet.load_state_dict(weights)
+
+
+def _patches(folder: Path) -> PatchEncoder:
+    return PatchEncoder.read(AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32))
 
 
 def save_view_folder(folder: Path, nets: ViewDenoiser) -> None:

@@ -161,7 +161,8 @@ def main() -> None:
         "--start",
         type=Path,
         default=BUILT_IN_FOLDER,
-        help="the text model whose UNet is taken over: a folder of its training, or a model folder (the built-in one)",
+        help="the text model whose UNet is taken over: a folder of its training, or a model folder (the built-in one); "
+        "or the folder of a novel-view model to train further, with --glimpse 0 --glimpse-minutes 0",
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     for item in dataclasses.fields(Recipe):

@@ -43,7 +43,8 @@ BLENDER_SIDE_MAY_IMPORT = {"errors", "settings", "reference", "request", "events
 
 # The rooms of the backend from left to right: a room may import what stands left of it …
 FLOW = (
-    *("errors", "settings", "reference", "sketch", "request", "events", "files", "threads", "devices", "cameras"),
+    *("errors", "settings", "reference", "sketch", "optimize_settings", "request", "events", "files", "threads"),
+    *("devices", "cameras"),
     *("picture", "reference_files"),
     *("field", "rendering", "guidance", "meshing"),
     *("schedules", "health", "checkpoint", "optimize", "continuation", "job_log", "job", "toybox"),

@@ -1,0 +1,92 @@
+"""A mirror-symmetric field: both sides are one, normals are the true ones, and when a request wants it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from backend.field import Blob, Field, FieldConfig, GridLayout, HashGridConfig, build_field, select_engine
+from backend.optimize.state import RunState
+from backend.reference import ReferenceImage
+from backend.request import GuidanceSettings, OptimizeSettings, Request
+
+MIRROR = torch.tensor((-1.0, 1.0, 1.0))
+
+
+def lively(field: Field) -> Field:
+    """The field with a grid that says something."""
+    with torch.no_grad():
+        field.grid.uniform_(-1.0, 1.0, generator=torch.Generator().manual_seed(1))
+    return field
+
+
+def points(count: int) -> torch.Tensor:
+    return torch.rand(count, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+@pytest.mark.parametrize("engine", ["torch", "numba"])
+def test_both_sides_are_one(engine) -> None:
+    settings = OptimizeSettings(grid_levels=3, grid_log2_size=10, engine=engine)
+    field, x = lively(build_field(settings, "cpu", 0, FieldConfig(mirrored=True))), points(500)
+    here, there = field.query(x), field.query(x * MIRROR)
+    assert torch.equal(here.density, there.density) and torch.equal(here.albedo, there.albedo)
+    assert torch.equal(field.density(x), field.density(x * MIRROR))
+    torch.testing.assert_close(field.normal(x), field.normal(x * MIRROR) * MIRROR)
+    free = lively(build_field(settings, "cpu", 0))
+    assert not torch.allclose(free.density(x), free.density(x * MIRROR))
+    right = x[x[:, 0] > 0]
+    assert torch.equal(free.density(right), field.density(right))
+
+
+def test_normals_are_against_the_gradient_on_both_sides() -> None:
+    layout = GridLayout(HashGridConfig(2, 2, 5, 3, 1.7, "smoothstep"))
+    config = FieldConfig(blob=Blob("gaussian", 1.0, 0.4), mirrored=True)
+    generator = torch.Generator().manual_seed(2)
+    field = lively(Field(layout, select_engine(layout, "cpu", "torch"), config, generator).double())
+    x, width = points(60).double() * 0.9, 1e-6
+    with torch.no_grad():
+        shifts = width * torch.eye(3, dtype=torch.float64)
+        slopes = torch.stack([(field.density(x + s) - field.density(x - s)) / (2 * width) for s in shifts], 1)
+    expected = -torch.nn.functional.normalize(slopes, dim=1)
+    agree = (field.normal(x) * expected).sum(1)
+    assert (agree > 0.999).sum() >= 57  # a kink of a ReLU may lie between two shifts
+
+
+def test_both_sides_teach_the_same_parameters() -> None:
+    settings = OptimizeSettings(grid_levels=3, grid_log2_size=10)
+    field, x = lively(build_field(settings, "cpu", 0, FieldConfig(mirrored=True))), points(200)
+    gradients = [torch.autograd.grad(field.query(side).density.sum(), field.grid)[0] for side in (x, x * MIRROR)]
+    torch.testing.assert_close(gradients[0], gradients[1])
+    assert gradients[0].abs().sum() > 0
+
+
+def test_by_words_alone_a_request_is_mirrored_where_the_built_in_model_is_asked() -> None:
+    asked, mirror, none = (
+        Request(prompt="a red duck"),
+        OptimizeSettings(symmetry="mirror"),
+        OptimizeSettings(symmetry="none"),
+    )
+    assert asked.mirrored and asked.replace(guidance=GuidanceSettings(camera_conditioning=False)).mirrored
+    assert not asked.replace(optimize=none).mirrored
+    assert not asked.replace(model="somebody/else").mirrored
+    assert asked.replace(model="somebody/else", optimize=mirror).mirrored
+
+
+def test_by_pictures_a_request_is_mirrored_where_it_is_known_how_they_are_turned() -> None:
+    turned, unknown = ReferenceImage("duck.png", azimuth=30.0), ReferenceImage("duck.png")
+    request = Request(prompt="", references=(turned,))
+    assert request.mirrored
+    assert not request.replace(references=(turned, unknown)).mirrored
+    assert request.replace(references=(unknown,), optimize=OptimizeSettings(symmetry="mirror")).mirrored
+    assert not request.replace(view_model="somebody/else").mirrored
+    assert not request.replace(view_model="none").mirrored
+    assert request.replace(prompt="a duck").mirrored
+    assert not request.replace(prompt="a duck", model="somebody/else").mirrored
+
+
+def test_a_run_has_the_field_that_its_request_wants() -> None:
+    settings = OptimizeSettings(grid_levels=2, grid_log2_size=8, symmetry="none")
+    request = Request(prompt="a red duck", optimize=settings)
+    for symmetry, mirrored in (("none", False), ("mirror", True)):
+        changed = request.with_setting("optimize.symmetry", symmetry)
+        assert RunState.fresh(changed, torch.device("cpu")).field.config.mirrored is mirrored
