@@ -21,6 +21,7 @@ from . import worker
 from .errors import DreamlatheError, OutputError, RequestError
 from .events import Event, Message, Phase, Progress
 from .job import describe, exit_code, run_job
+from .recipes import RECIPES
 from .reference import add_picture_options, pictures_of, resolved
 from .request import GuidanceSettings, Request, preset
 
@@ -88,6 +89,7 @@ def _add_generate(commands: Any) -> None:
     add("--negative-prompt", metavar="TEXT", help="what to stay away from")
     add("--seed", help="of every random generator")
     add("--preset", help="draft, standard (default) or high")
+    add("--recipe", choices=tuple(RECIPES), help="settings for a way to ask; other options change them")
     add("--request", type=Path, metavar="FILE", help="start from a request.json; other options change it")
     add("--model", help="toybox (default), a diffusers folder, or a Hub id")
     add("--view-model", metavar="MODEL", help="for pictures: toybox-views (default), a Zero-1-to-3 folder, or none")
@@ -154,6 +156,7 @@ def _request(options: argparse.Namespace) -> Request:
         raise RequestError("--preset and a request's file exclude each other.", "Give one of them.")
     else:
         request = _read_request(source)
+    request = request.with_assignments(RECIPES.get(options.recipe, ()))
     if options.images:
         request = request.replace(references=pictures_of(options))
     for name, path in _SETTINGS.items():

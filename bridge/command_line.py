@@ -16,6 +16,7 @@ import bpy
 
 from ..backend.errors import Cancelled, DreamlatheError, OutputError
 from ..backend.events import Failed
+from ..backend.recipes import RECIPES
 from ..backend.reference import ReferenceImage, add_picture_options, pictures_of
 from ..backend.request import Request, preset
 from ..backend.settings import replace_path
@@ -89,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     make.add_argument("--negative-prompt", help="what to stay away from (default: the scene's)")
     make.add_argument("--seed", type=int, help="0 to 2147483647 (default: the scene's)")
     make.add_argument("--preset", choices=("draft", "standard", "high"), help="(default: the scene's settings)")
+    make.add_argument("--recipe", choices=tuple(RECIPES), help="settings for a way to ask; --set changes them")
     make.add_argument("--model", help="toybox, a diffusers folder, or a Hub id (default: the scene's)")
     make.add_argument("--view-model", help="for pictures: toybox-views, a Zero-1-to-3 folder, or none")
     make.add_argument("--device", help="auto, cpu, cuda, cuda:1, mps (default: the preferences')")
@@ -136,6 +138,7 @@ def _apply(options: argparse.Namespace) -> None:
     if options.preset:
         start = preset(options.preset)
         request = request.replace(preset=start.preset, optimize=start.optimize, refine=start.refine, mesh=start.mesh)
+    request = request.with_assignments(RECIPES.get(options.recipe, ()))
     request = _overridden(request, options).replace(device="auto")
     request.replace(prompt=request.prompt or "a").validated()  # the scene's own prompt is checked with the plan
     from_request(settings, request)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from backend.recipes import RECIPES
 from backend.request import Request, preset
 from backend.toybox.captions import caption
 from backend.toybox.kinds import KINDS
@@ -68,21 +69,13 @@ _WORDS = (
     "sketch.use=off",
 )
 """The camera is not told; from words alone more guidance is needed, and paintings do not agree."""
-CURE = (
-    "guidance.perp_neg_strength=4",
-    "guidance.timestep_range=0.5,0.98",
-    "guidance.timestep_end=0.2,0.4",
-    "optimize.view_growth=0.5",
-    "sketch.use=on",
-)
-"""What helps beside Perp-Neg: see docs/perp-neg.md."""
 _PUBLISHED = "guidance.perp_neg_strength=2"
 VARIANTS: dict[str, tuple[str, ...]] = {
     "plain": (*_WORDS, "guidance.perp_neg=off"),
     "negative": (*_WORDS, "guidance.perp_neg=stable-dreamfusion", _PUBLISHED, "guidance.negatives=whole"),
     "stable-dreamfusion": (*_WORDS, "guidance.perp_neg=stable-dreamfusion", _PUBLISHED),
     "threestudio": (*_WORDS, "guidance.perp_neg=threestudio", _PUBLISHED),
-    "default": (*_WORDS, *CURE),
+    "default": RECIPES["words-alone"],
     "camera": (),
 }
 """Plain score distillation with view prompts, the plain negative prompt, both published schedules of Perp-Neg, and what

@@ -11,6 +11,7 @@ from tests.bpy.blender import bpy
 
 MENU = "DREAMLATHE_PT_quality_presets"
 SUBFOLDER = "dreamlathe/quality"
+PRESETS_OF_RECIPES = {"Camera_Told": "camera-told", "Words_Alone": "words-alone", "DreamFusion": "dreamfusion"}
 
 
 def find(name: str) -> str:
@@ -27,6 +28,22 @@ def test_the_presets_that_come_along(settings: Any, extension: Any, name: str) -
     start = extension("backend.request").preset(name.lower())
     assert (settings.preset, settings.optimize.iterations) == (name.lower(), start.optimize.iterations)
     assert (settings.mesh.faces, settings.refine.iterations) == (start.mesh.faces, start.refine.iterations)
+
+
+@pytest.mark.skipif(
+    not hasattr(bpy.utils, "register_preset_path"), reason="this Blender finds no presets of extensions"
+)
+@pytest.mark.parametrize(("name", "recipe"), PRESETS_OF_RECIPES.items())
+def test_a_preset_for_each_recipe(settings: Any, extension: Any, name: str, recipe: str) -> None:
+    settings.guidance.guidance_scale, settings.optimize.view_growth, settings.refine.iterations = 77.0, 0.9, 5
+    settings.prompt = "a red duck"
+    assert bpy.ops.script.execute_preset(filepath=find(name), menu_idname=MENU) == {"FINISHED"}
+    found = extension("properties").to_request(settings)
+    assert found == found.with_assignments(extension("backend.recipes").RECIPES[recipe])
+
+
+def test_every_recipe_has_a_preset(extension: Any) -> None:
+    assert set(PRESETS_OF_RECIPES.values()) == set(extension("backend.recipes").RECIPES)
 
 
 def test_a_preset_of_ones_own(settings: Any) -> None:

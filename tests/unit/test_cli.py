@@ -66,6 +66,7 @@ BAD = {
     "no value": (["--set", "optimize.iterations"], "has no value"),
     "unknown schedule": (["--perp-neg", "mine"], "guidance.perp_neg is 'mine'"),
     "unknown preset": (["--preset", "best"], "There is no preset 'best'"),
+    "unknown recipe": (["--recipe", "best"], "invalid choice: 'best'"),
     "negative seed": (["--seed=-3"], "seed is -3"),
     "unknown option": (["--colour", "red"], "unrecognized arguments: --colour red"),
     "both ways": (["--resume", "--redo"], "not allowed with"),

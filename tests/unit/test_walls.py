@@ -39,12 +39,12 @@ TENSOR_MODULES = {
 }
 OWN_MODULES = {"backend", "dreamlathe", "bl_ext", "bridge", "operators", "panels", "preferences", "properties"}
 TENSOR_FOLDERS = {"backend", "tests", "benchmarks"}
-BLENDER_SIDE_MAY_IMPORT = {"errors", "settings", "reference", "request", "events", "cameras"}
+BLENDER_SIDE_MAY_IMPORT = {"errors", "settings", "reference", "recipes", "request", "events", "cameras"}
 
 # The rooms of the backend from left to right: a room may import what stands left of it …
 FLOW = (
-    *("errors", "settings", "reference", "sketch", "optimize_settings", "request", "events", "files", "threads"),
-    *("devices", "cameras"),
+    *("errors", "settings", "reference", "sketch", "optimize_settings", "recipes", "request", "events"),
+    *("files", "threads", "devices", "cameras"),
     *("picture", "reference_files"),
     *("field", "rendering", "guidance", "meshing"),
     *("schedules", "health", "checkpoint", "optimize", "continuation", "job_log", "job", "toybox"),
