@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .cameras import CameraBatch, fixed_cameras, orbit_cameras
+import numpy as np
+
+from .cameras import CameraBatch, fixed_cameras, mirror_images, orbit_cameras
 from .errors import PictureError
 from .events import Event, Message, Preview
 from .files import output_errors, write_atomically
@@ -30,6 +32,8 @@ SHOWN = 256
 """Side of the picture that a model is shown, which resizes it to its own."""
 LARGEST_FILE = 1 << 30
 """Bytes."""
+_STRAIGHT = 5.0
+"""Degrees; a picture from nearer to the mirror is its own mirror image."""
 _CUT_OFF = 0.02
 """Share of a picture's border that is object, from which it is said that some may be missing."""
 
@@ -97,6 +101,35 @@ def forget(folder: Path) -> None:
 def prepare(request: Request, report: Callable[[Event], None]) -> tuple[ReferenceView, ...]:
     """Cut out and frame the pictures of a request; ``report`` hears how. Raises PictureError."""
     return tuple(_prepare(each, request.reference, report) for each in request.references)
+
+
+def with_mirror_images(views: Sequence[ReferenceView]) -> tuple[ReferenceView, ...]:
+    """The views of an object whose left and right mirror each other, and those it has from the other side as well.
+
+    A picture that looks straight along the mirror has none beside itself.
+    """
+    twins = tuple(_mirror_image(view) for view in views if _off_mirror(view.camera) > _STRAIGHT)
+    return (*views, *twins)
+
+
+def _off_mirror(camera: CameraBatch) -> float:
+    """Degrees between the direction a camera looks in and the YZ plane."""
+    return float(np.degrees(np.arcsin(np.clip(abs(camera.camera_to_world[0, 0, 2]), 0.0, 1.0))))
+
+
+def _mirror_image(view: ReferenceView) -> ReferenceView:
+    flipped = tuple(_flipped(each) for each in (*view.sizes, view.shown))
+    return ReferenceView(mirror_images(view.camera), view.weight, flipped[:-1], flipped[-1])
+
+
+def _flipped(picture: Reference) -> Reference:
+    depth, normals = picture.depth, picture.normals
+    return dataclasses.replace(
+        picture,
+        rgba=np.ascontiguousarray(picture.rgba[:, ::-1]),
+        depth=None if depth is None else np.ascontiguousarray(depth[:, ::-1]),
+        normals=None if normals is None else normals[:, ::-1] * np.array((-1.0, 1.0, 1.0), np.float32),
+    )
 
 
 def show(views: Sequence[ReferenceView], folder: Path, report: Callable[[Event], None]) -> None:

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
+from backend.cameras import CameraBatch, mirror_images, orbit_cameras, world_to_ndc
+from backend.errors import ModelError
 from backend.field import Blob, Field, FieldConfig, GridLayout, HashGridConfig, build_field, select_engine
+from backend.job import run_job
 from backend.optimize.state import RunState
+from backend.picture import Reference
 from backend.reference import ReferenceImage
+from backend.reference_files import ReferenceView, with_mirror_images
 from backend.request import GuidanceSettings, OptimizeSettings, Request
+from tests.unit.picture_jobs import disc, never, nothing
+from tests.unit.reference_world import write_picture
+
+pytestmark = pytest.mark.usefixtures("threads_kept")
 
 MIRROR = torch.tensor((-1.0, 1.0, 1.0))
 
@@ -90,3 +100,50 @@ def test_a_run_has_the_field_that_its_request_wants() -> None:
     for symmetry, mirrored in (("none", False), ("mirror", True)):
         changed = request.with_setting("optimize.symmetry", symmetry)
         assert RunState.fresh(changed, torch.device("cpu")).field.config.mirrored is mirrored
+
+
+def test_mirrored_cameras_see_mirrored_points() -> None:
+    cameras, x = orbit_cameras([35.0], 20.0, 3.0, 40.0), points(40).numpy() * 0.5
+    there = CameraBatch(cameras.camera_to_world, cameras.focal, np.array([[0.2, -0.1]], np.float32))
+    ndc = world_to_ndc(there, x)[0]
+    found = world_to_ndc(mirror_images(there), x * MIRROR.numpy())[0]
+    np.testing.assert_allclose(found, ndc * (-1.0, 1.0), atol=1e-5)
+    turned = orbit_cameras([-35.0], 20.0, 3.0, 40.0)
+    np.testing.assert_allclose(mirror_images(cameras).camera_to_world, turned.camera_to_world, atol=1e-6)
+
+
+def seen_from(azimuth: float) -> ReferenceView:
+    """A picture with something on its left, and normals that point right."""
+    rgba, normals = np.zeros((8, 8, 4), np.float32), np.zeros((8, 8, 3), np.float32)
+    rgba[2:5, :3], normals[..., 0] = 1.0, 1.0
+    picture = Reference(rgba, "plain", np.arange(64, dtype=np.float32).reshape(8, 8), normals)
+    return ReferenceView(orbit_cameras([azimuth], 10.0, 3.0, 40.0), 2.0, (picture,), picture)
+
+
+@pytest.mark.parametrize(("azimuth", "count"), [(40.0, 2), (-120.0, 2), (0.0, 1), (180.0, 1), (3.0, 1)])
+def test_a_picture_from_the_side_is_worth_two(azimuth, count) -> None:
+    views = with_mirror_images((seen_from(azimuth),))
+    assert len(views) == count
+    for view in views[1:]:
+        assert view.camera.azimuth[0] == pytest.approx(-azimuth, abs=1e-3) and view.weight == 2.0
+        for twin, own in ((view.shown, views[0].shown), (view.sizes[0], views[0].sizes[0])):
+            assert np.array_equal(twin.rgba, own.rgba[:, ::-1])
+            assert twin.depth is not None and own.depth is not None and np.array_equal(twin.depth, own.depth[:, ::-1])
+            assert twin.normals is not None
+            assert (twin.normals[..., 0] == -1.0).all() and not twin.normals[..., 1:].any()
+
+
+@pytest.mark.parametrize(("symmetry", "count"), [("mirror", 2), ("none", 1)])
+def test_the_model_is_shown_both(symmetry, count, tmp_path, monkeypatch) -> None:
+    shown: list[int] = []
+
+    def refuse(model: str, pictures: list[object], *_: object) -> None:
+        shown.append(len(pictures))
+        raise ModelError("Enough seen.", "")
+
+    monkeypatch.setattr("backend.guidance.load_view_guidance", refuse)
+    file = write_picture(tmp_path / "disc.png", disc())
+    request = Request(prompt="", references=(ReferenceImage(str(file), 30.0),), device="cpu")
+    with pytest.raises(ModelError, match="Enough seen"):
+        run_job(request.with_setting("optimize.symmetry", symmetry), tmp_path / "job", nothing, never)
+    assert shown == [count]
