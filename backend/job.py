@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     import torch
 
     from .guidance import Guidance
-    from .meshing import Mesh
+    from .meshing import Mesh, Pictures
     from .reference_files import Contents, ReferenceView
 
 Report = Callable[[Event], None]
@@ -315,7 +315,7 @@ def _make(request: Request, folder: Path, loaded: _Loaded, report: Report, shoul
         left = passed * (1 - share) / share if share > 0.5 else max(ahead - passed, 0.0)
         report(Progress(round(share * 100), 100, left))
 
-    mesh = extract_mesh(field, occupancy, request.mesh, report_mesh)
+    mesh = extract_mesh(field, occupancy, request.mesh, report_mesh, _pictures(request, loaded.references))
     if not len(mesh.faces):
         raise DivergedError("The mesh is empty.", "Try another seed, or lower the learning rate.")
     meshed = time.perf_counter()
@@ -335,6 +335,16 @@ def _make(request: Request, folder: Path, loaded: _Loaded, report: Report, shoul
         "mesh": {"vertices": len(mesh.vertices), "faces": len(mesh.faces), "texture_size": mesh.texture.shape[0]},
         "versions": versions(),
     }
+
+
+def _pictures(request: Request, references: tuple[ReferenceView, ...]) -> Pictures:
+    from .meshing import Pictures, PictureView  # noqa: PLC0415
+
+    settings = request.reference
+    views = tuple(PictureView(each.camera, each.fine, each.weight) for each in references if each.fine is not None)
+    return Pictures(
+        views, settings.projection * (settings.colour_weight > 0), settings.outline * (settings.mask_weight > 0)
+    )
 
 
 def mesh_seconds(settings: MeshSettings) -> float:
