@@ -22,7 +22,7 @@ from .projection import PictureView
 from .rasterize import depth_map
 
 REACH = 0.06
-"""An edge of the mask that is farther away than this, in radii of the ball, is that of a part that the surface lacks."""
+"""An edge of the mask farther away than this, in radii of the ball, is that of a part that the surface lacks."""
 FADE = 0.08
 """Distance, in radii, over which the surface follows the rim: by a factor of e."""
 PULL = 10.0
@@ -117,7 +117,7 @@ def _to_edge(view: PictureView, points: Doubles, sideways: Doubles) -> tuple[Dou
 
 
 def _places(view: PictureView, points: Doubles, size: int) -> Doubles:
-    """Rows and columns [N, 2] of points [N, 3] in a picture of ``size`` × ``size`` pixels; their middles are integers."""
+    """Rows and columns [N, 2] of points [N, 3] in a picture with ``size`` × ``size`` pixels (middles: integers)."""
     pose = view.camera.camera_to_world[0].astype(np.float64)
     local = (points - pose[:3, 3]) @ pose[:3, :3]
     ndc = view.camera.focal[0] * local[:, :2] / np.maximum(-local[:, 2:], 1e-3) + view.camera.center[0]

@@ -94,8 +94,7 @@ class _Seen:
     def at(self, points: Floats, normals: Floats) -> tuple[Doubles, Doubles, Doubles]:
         """Of points [N, 3]: linear colours [N, 3], belief [N] in [0, 1], and cosines [N] to the camera, at least 0."""
         away = self.camera.position[0].astype(np.float64) - points
-        length = np.linalg.norm(away, axis=1) * np.linalg.norm(normals, axis=1)
-        cosine = np.clip((normals * away).sum(axis=1) / np.maximum(length, 1e-12), 0.0, 1.0)
+        cosine = _cosine(normals, away)
         place = world_to_ndc(self.camera, points)[0].astype(np.float64)
         place = np.where(np.isfinite(place), place, 2.0)  # behind the camera: beyond the picture
         depth = away @ self.camera.camera_to_world[0, :3, 2].astype(np.float64)
@@ -117,6 +116,12 @@ def _trust(rgba: Bytes, depth: Doubles, finer_pixel: float) -> Doubles:
     nearest = ((np.arange(size) + 0.5) * share).astype(np.int64)
     clear = _distance(~_outlines(depth))[np.ix_(nearest, nearest)]
     return _ramp(np.minimum(inside, clear) * finer_pixel, MARGIN)
+
+
+def _cosine(a: NDArray[np.floating], b: Doubles) -> Doubles:
+    """[N], between vectors [N, 3], not below 0."""
+    length = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return np.clip((a * b).sum(axis=1) / np.maximum(length, 1e-12), 0.0, 1.0)
 
 
 def _outlines(depth: Doubles) -> Booleans:
