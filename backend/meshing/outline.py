@@ -23,7 +23,7 @@ from .rasterize import depth_map
 
 REACH = 0.06
 """An edge of the mask farther away than this, in radii of the ball, is that of a part that the surface lacks."""
-FADE = 0.08
+FADE = 0.05
 """Distance, in radii, over which the surface follows the rim: by a factor of e."""
 PULL = 10.0
 """Weight of a rim vertex that is to move, beside that of any vertex to stay."""

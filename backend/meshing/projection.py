@@ -23,9 +23,9 @@ from ..rendering import srgb_to_linear
 from .mesh import Booleans, Bytes, Floats, Integers
 from .rasterize import depth_map
 
-FACING = (0.2, 0.5)
+FACING = (0.1, 0.4)
 """Cosines between the normal and the way to the camera at which a picture begins to be believed, and is in full."""
-MARGIN = (0.01, 0.04)
+MARGIN = (0.005, 0.025)
 """The same of the distance, in radii of the ball, from the mask's edge or from the outline of a part in front."""
 STEP = 0.04
 """A difference in depth between neighbouring pixels that is the outline of a part in front, in radii."""
