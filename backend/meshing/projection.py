@@ -23,7 +23,7 @@ from ..rendering import srgb_to_linear
 from .mesh import Booleans, Bytes, Floats, Integers
 from .rasterize import depth_map
 
-FACING = (0.1, 0.4)
+FACING = (0.2, 0.5)
 """Cosines between the normal and the way to the camera at which a picture begins to be believed, and is in full."""
 MARGIN = (0.005, 0.025)
 """The same of the distance, in radii of the ball, from the mask's edge or from the outline of a part in front."""
