@@ -15,12 +15,9 @@ only when the models have accepted the prompt and the pictures.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import importlib.metadata
 import json
 import os
-import platform
 import shutil
 import time
 from collections.abc import Callable
@@ -35,13 +32,13 @@ from .files import check_writable, locked, output_errors, write_atomically
 from .job_log import JobLog
 from .reference import camera_prompts
 from .request import MeshSettings, Request
-from .threads import configure, prepare_environment
+from .threads import configure, prepare_environment, versions
 
 if TYPE_CHECKING:
     import torch
 
     from .guidance import Guidance
-    from .meshing import Mesh
+    from .meshing import Mesh, Pictures
     from .reference_files import Contents, ReferenceView
 
 Report = Callable[[Event], None]
@@ -202,13 +199,15 @@ class _Loaded:
     device: torch.device
     guidance: Guidance | None
     references: tuple[ReferenceView, ...]
+    sides: tuple[ReferenceView, ...]
+    """The references and, where the object is mirror-symmetric, their mirror images."""
 
 
 def _load(request: Request, report: Report, should_stop: ShouldStop) -> _Loaded:
     """Libraries, pictures, device and models; nothing has been written yet."""
     report(Phase("environment", "Loading libraries."))
     prepare_environment()
-    from .reference_files import prepare  # noqa: PLC0415
+    from .reference_files import prepare, with_mirror_images  # noqa: PLC0415
 
     try:
         references = prepare(request, report)
@@ -220,9 +219,10 @@ def _load(request: Request, report: Report, should_stop: ShouldStop) -> _Loaded:
     configure(device)
     _tell_engine(request, device, report)
     _stop_if(should_stop)
-    guidance = _load_guidance(request, references, device, report)
+    sides = with_mirror_images(references) if request.mirrored else references
+    guidance = _load_guidance(request, sides, device, report)
     _stop_if(should_stop)
-    return _Loaded(device, guidance, references)
+    return _Loaded(device, guidance, references, sides)
 
 
 def _tell_engine(request: Request, device: torch.device, report: Report) -> None:
@@ -247,7 +247,6 @@ def _load_guidance(
     import torch  # noqa: PLC0415
 
     from . import guidance as room  # noqa: PLC0415
-    from .reference_files import with_mirror_images  # noqa: PLC0415
 
     def tell(text: str) -> None:
         report(Message("info", text))
@@ -257,7 +256,7 @@ def _load_guidance(
         report(Phase("model", f"Loading {request.view_model} on {device}."))
         pictures = [
             room.ReferencePicture(torch.from_numpy(view.shown.rgba).permute(2, 0, 1), view.camera, view.weight)
-            for view in (with_mirror_images(references) if request.mirrored else references)
+            for view in references
         ]
         shown = room.load_view_guidance(
             request.view_model, pictures, request.view_guidance, device, downloads_allowed(), request.loading, tell
@@ -316,7 +315,7 @@ def _make(request: Request, folder: Path, loaded: _Loaded, report: Report, shoul
         left = passed * (1 - share) / share if share > 0.5 else max(ahead - passed, 0.0)
         report(Progress(round(share * 100), 100, left))
 
-    mesh = extract_mesh(field, occupancy, request.mesh, report_mesh)
+    mesh = extract_mesh(field, occupancy, request.mesh, report_mesh, _pictures(request, loaded.sides))
     if not len(mesh.faces):
         raise DivergedError("The mesh is empty.", "Try another seed, or lower the learning rate.")
     meshed = time.perf_counter()
@@ -338,19 +337,20 @@ def _make(request: Request, folder: Path, loaded: _Loaded, report: Report, shoul
     }
 
 
+def _pictures(request: Request, references: tuple[ReferenceView, ...]) -> Pictures:
+    from .meshing import Pictures, PictureView  # noqa: PLC0415
+
+    settings = request.reference
+    views = tuple(PictureView(each.camera, each.fine, each.weight) for each in references if each.fine is not None)
+    return Pictures(
+        views, settings.projection * (settings.colour_weight > 0), settings.outline * (settings.mask_weight > 0)
+    )
+
+
 def mesh_seconds(settings: MeshSettings) -> float:
     """About how long mesh and files take on two CPU cores (6 s at standard), for the estimate of the time left."""
     grid, texture = settings.grid_resolution / 128, settings.texture_size / 1024
     return 3 + 0.3 * grid**3 + 2.5 * settings.faces / 20_000 + 0.5 * texture**2
-
-
-def versions() -> dict[str, str]:
-    """Of Python and of the libraries that decide the result."""
-    found = {"python": platform.python_version(), "system": platform.platform()}
-    for name in ("torch", "numpy", "numba", "diffusers", "transformers", "xatlas", "scikit-image"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
 
 
 def _write_results(mesh: Mesh, folder: Path, check: Callable[[], None]) -> None:

@@ -124,6 +124,12 @@ class ReferenceSettings:
     """Side, in pixels, of the pictures as they are compared."""
     resolution_start: int = bounded(64, 16, 1024)
     """The same at the start; it doubles, at even steps in the first half of the run."""
+    projection: float = bounded(1.0, 0.0, 1.0)
+    """Share of the pictures' own colours, in full resolution, in the texture where they show the surface; the rest is
+    the field's. Without a colour weight there is none."""
+    outline: float = bounded(1.0, 0.0, 1.0)
+    """Share of the way that the mesh's outline, as pictures see it, is moved to that of their masks. Without a mask
+    weight it stays."""
 
 
 def camera_prompts(cameras: Sequence[FixedCamera]) -> tuple[str, ...]:

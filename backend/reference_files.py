@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .cameras import CameraBatch, fixed_cameras, mirror_images, orbit_cameras
 from .errors import PictureError
@@ -30,6 +32,10 @@ if TYPE_CHECKING:
 FOLDER = "references"
 SHOWN = 256
 """Side of the picture that a model is shown, which resizes it to its own."""
+FINEST = 2048
+"""Side, at most, of the picture that goes into the texture."""
+MOST_PIXELS = 1 << 26
+"""Of all of these together."""
 LARGEST_FILE = 1 << 30
 """Bytes."""
 _STRAIGHT = 5.0
@@ -53,6 +59,8 @@ class ReferenceView:
     """From the smallest to the largest."""
     shown: Reference
     """What a model is shown, SHOWN × SHOWN."""
+    fine: NDArray[np.uint8] | None = None
+    """[S, S, 4], straight sRGB and opacity: what goes into the texture, as finely as picture and texture allow."""
 
 
 def bind(request: Request) -> tuple[Request, Contents]:
@@ -100,7 +108,8 @@ def forget(folder: Path) -> None:
 
 def prepare(request: Request, report: Callable[[Event], None]) -> tuple[ReferenceView, ...]:
     """Cut out and frame the pictures of a request; ``report`` hears how. Raises PictureError."""
-    return tuple(_prepare(each, request.reference, report) for each in request.references)
+    finest = min(FINEST, math.isqrt(MOST_PIXELS // max(len(request.references), 1)), request.mesh.texture_size)
+    return tuple(_prepare(each, request.reference, finest, report) for each in request.references)
 
 
 def with_mirror_images(views: Sequence[ReferenceView]) -> tuple[ReferenceView, ...]:
@@ -119,7 +128,8 @@ def _off_mirror(camera: CameraBatch) -> float:
 
 def _mirror_image(view: ReferenceView) -> ReferenceView:
     flipped = tuple(_flipped(each) for each in (*view.sizes, view.shown))
-    return ReferenceView(mirror_images(view.camera), view.weight, flipped[:-1], flipped[-1])
+    fine = None if view.fine is None else np.ascontiguousarray(view.fine[:, ::-1])
+    return ReferenceView(mirror_images(view.camera), view.weight, flipped[:-1], flipped[-1], fine)
 
 
 def _flipped(picture: Reference) -> Reference:
@@ -158,25 +168,25 @@ def camera_of(reference: ReferenceImage) -> CameraBatch:
     return orbit_cameras(reference.azimuth, reference.elevation, reference.distance, reference.field_of_view)
 
 
-def _prepare(each: ReferenceImage, settings: ReferenceSettings, report: Callable[[Event], None]) -> ReferenceView:
-    from .picture import cut_out, frame, read_maps, read_picture  # noqa: PLC0415  (heavy)
+def _prepare(
+    each: ReferenceImage, settings: ReferenceSettings, finest: int, report: Callable[[Event], None]
+) -> ReferenceView:
+    from .picture import cut_out, frame, read_maps, read_picture, square_of  # noqa: PLC0415  (heavy)
 
     picture = dataclasses.replace(read_picture(each.file), name=each.name or Path(each.file).name)
     maps = read_maps(picture, each.depth or None, each.normals or None)
     cutout = cut_out(picture, each.cutout)
     _tell(each, cutout, report)
-    framed = tuple(
-        frame(
-            cutout,
-            size,
-            distance=each.distance,
-            field_of_view=each.field_of_view,
-            framing="as-is" if each.is_as_is else "object",
-            maps=maps,
-        )
-        for size in (*sizes(settings), SHOWN)
-    )
-    return ReferenceView(camera_of(each), each.weight, framed[:-1], framed[-1])
+    framing = "as-is" if each.is_as_is else "object"
+
+    def at(size: int) -> Reference:
+        return frame(cutout, size, distance=each.distance, field_of_view=each.field_of_view, framing=framing, maps=maps)
+
+    framed = tuple(at(size) for size in (*sizes(settings), SHOWN))
+    square = square_of(cutout, distance=each.distance, field_of_view=each.field_of_view, framing=framing)
+    side = min(max(square.side(*cutout.rgba.shape[:2]), SHOWN), finest)
+    fine = np.rint(square.colours(cutout.rgba, side) * 255.0).astype(np.uint8)
+    return ReferenceView(camera_of(each), each.weight, framed[:-1], framed[-1], fine)
 
 
 def _tell(each: ReferenceImage, cutout: Cutout, report: Callable[[Event], None]) -> None:

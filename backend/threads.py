@@ -1,9 +1,11 @@
-"""Threads, determinism and caches of the process, set once and in one place."""
+"""Threads, determinism and caches of the process, set once and in one place; and the versions it runs on."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import os
+import platform
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -65,3 +67,12 @@ def _thread_count() -> int:
         return int(chosen)
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(allowed, 16)
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the libraries that decide the result."""
+    found = {"python": platform.python_version(), "system": platform.platform()}
+    for name in ("torch", "numpy", "numba", "diffusers", "transformers", "xatlas", "scikit-image"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from .export import read_mesh, write_glb, write_obj
-from .extract import extract_mesh
+from .extract import Pictures, extract_mesh
 from .mesh import Mesh
 from .metrics import chamfer_distance, sample_surface, volume_iou
+from .projection import PictureView
 from .rasterize import render_mesh
 from .turntable import write_thumbnail, write_turntable
 from .voxelize import voxelize
 
 __all__ = [
     "Mesh",
+    "PictureView",
+    "Pictures",
     "chamfer_distance",
     "extract_mesh",
     "read_mesh",

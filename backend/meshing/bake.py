@@ -1,8 +1,9 @@
-"""The texture: which point of the surface each texel shows, what colour the field has there, and no seams."""
+"""The texture: which point of the surface each texel shows, what colour field and pictures have there, and no seams."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from scipy import ndimage
 from ..rendering import linear_to_srgb
 from .isosurface import CHUNK, FieldLike, field_device, query_density
 from .mesh import Booleans, Bytes, Floats, Integers, to_bytes
+from .projection import PictureView, project
 
 BORDER = 1.5
 """Texels this close to a chart (in texels) are baked too, at the chart's nearest point: bilinear lookups touch them."""
@@ -21,27 +23,50 @@ OUTSIDE, INSIDE = 1.0, 3.0
 """The visible depth of a vertex is sought from this many voxels outside the surface to this many inside."""
 
 
+@dataclass(frozen=True)
+class Baked:
+    """A surface that a texture is made for: where the field has it, and where it is to be."""
+
+    vertices: Floats
+    """[V, 3], in the field."""
+    normals: Floats
+    """[V, 3], unit."""
+    faces: Integers
+    """[F, 3]."""
+    uvs: Floats
+    """[V, 2]."""
+    moved: Floats
+    """[V, 3], in the pictures: the vertices, or what they were moved to."""
+    moved_normals: Floats
+    """[V, 3], unit."""
+
+
 def bake_albedo(
     field: FieldLike,
-    vertices: Floats,
-    faces: Integers,
-    uvs: Floats,
-    normals: Floats,
+    surface: Baked,
     size: int,
     spacing: float,
     report: Callable[[float], None],
+    views: Sequence[PictureView] = (),
+    strength: float = 1.0,
 ) -> Bytes:
-    """The field's albedo on a surface, as an sRGB texture [size, size, 3] (row 0: v = 1) without an empty texel.
+    """The albedo on a surface, as an sRGB texture [size, size, 3] (row 0: v = 1) without an empty texel.
 
-    The mesh stands where light is half absorbed, and decimation moved it a little. Colours are therefore read at the
-    depth from which most of a ray's light comes that enters along the inward normal, within a few voxels (``spacing``).
+    The mesh stands where light is half absorbed, and decimation moved it a little. The field's colours are therefore
+    read at the depth from which most of a ray's light comes that enters along the inward normal, within a few voxels
+    (``spacing``). What ``views`` show is theirs, by ``strength`` in [0, 1].
     """
-    depth = visible_depth(field, vertices, normals, spacing)
-    points = (vertices - depth[:, None] * normals).astype(np.float32)
-    covered, positions = rasterize_uv(points, faces, uvs, size)
-    colour = np.zeros((size, size, 3), np.uint8)
-    colour[covered] = _albedo_bytes(field, positions, report)
-    return fill_nearest(colour, covered)
+    texels = texels_of(surface.faces, surface.uvs, size)
+    depth = visible_depth(field, surface.vertices, surface.normals, spacing)
+    points = (surface.vertices - depth[:, None] * surface.normals).astype(np.float32)
+    albedo = _albedo(field, texels.at(points), report)
+    if views and strength > 0.0:
+        points, normals = texels.at(surface.moved), texels.at(surface.moved_normals)
+        colour, share = project(views, surface.moved, surface.faces, points, normals)
+        albedo += strength * share[:, None] * (colour - albedo)
+    image = np.zeros((size, size, 3), np.uint8)
+    image[texels.covered] = _srgb_bytes(albedo)
+    return fill_nearest(image, texels.covered)
 
 
 def visible_depth(field: FieldLike, vertices: Floats, normals: Floats, spacing: float) -> Floats:
@@ -57,10 +82,24 @@ def visible_depth(field: FieldLike, vertices: Floats, normals: Floats, spacing: 
     return np.where(total > 1e-3, expected, 0.0).astype(np.float32)
 
 
-def rasterize_uv(
-    points: Floats, faces: Integers, uvs: Floats, size: int, border: float = BORDER
-) -> tuple[Booleans, Floats]:
-    """Which texels show the surface, [size, size], and the points [N, 3] they show, in row order.
+@dataclass(frozen=True)
+class Texels:
+    """Which texels show a surface, and where on it they are."""
+
+    covered: Booleans
+    """[T, T]."""
+    corners: Integers
+    """[N, 3]: the vertices of each covered texel's triangle, in row order."""
+    weights: Floats
+    """[N, 3], of the corners; of sum 1."""
+
+    def at(self, values: Floats) -> Floats:
+        """Values [V, C] of the vertices at the texels: [N, C]."""
+        return np.einsum("nc,nci->ni", self.weights, values[self.corners]).astype(np.float32)
+
+
+def texels_of(faces: Integers, uvs: Floats, size: int, border: float = BORDER) -> Texels:
+    """The texels of a texture of side ``size`` that show an unwrapped surface.
 
     Conservative: texels whose centre is outside every triangle but within ``border`` texels of one, show the
     nearest point of that triangle.
@@ -68,8 +107,7 @@ def rasterize_uv(
     pixels = np.stack([uvs[:, 0] * size - 0.5, (1.0 - uvs[:, 1]) * size - 0.5], axis=1).astype(np.float64)
     owner, weights = _nearest_triangles(pixels, faces, size, border)
     covered = owner >= 0
-    corners = points[faces[owner[covered]]]
-    return covered, np.einsum("nc,nci->ni", weights[covered], corners).astype(np.float32)
+    return Texels(covered, faces[owner[covered]], weights[covered])
 
 
 def fill_nearest(image: Bytes, covered: Booleans) -> Bytes:
@@ -80,16 +118,26 @@ def fill_nearest(image: Bytes, covered: Booleans) -> Bytes:
     return image[nearest[0], nearest[1]]
 
 
-def _albedo_bytes(field: FieldLike, points: Floats, report: Callable[[float], None]) -> Bytes:
-    """SRGB bytes [N, 3] of the field's linear albedo at points [N, 3]."""
+def _albedo(field: FieldLike, points: Floats, report: Callable[[float], None]) -> Floats:
+    """Linear albedo [N, 3] of the field at points [N, 3]."""
     device = field_device(field)
-    result = np.zeros((len(points), 3), np.uint8)
+    result = np.zeros((len(points), 3), np.float32)
     with torch.no_grad():
         for start in range(0, len(points), CHUNK):
             part = torch.from_numpy(points[start : start + CHUNK]).to(device)
             albedo = field.query(part).albedo.float().nan_to_num(0.5).clamp(0.0, 1.0)
-            result[start : start + CHUNK] = to_bytes(linear_to_srgb(albedo).cpu().numpy())
+            result[start : start + CHUNK] = albedo.cpu().numpy()
             report(min(1.0, (start + CHUNK) / len(points)))
+    return result
+
+
+def _srgb_bytes(linear: Floats) -> Bytes:
+    """SRGB bytes [N, 3] of linear colours [N, 3]."""
+    result = np.zeros(linear.shape, np.uint8)
+    for start in range(0, len(linear), CHUNK):
+        result[start : start + CHUNK] = to_bytes(
+            linear_to_srgb(torch.from_numpy(linear[start : start + CHUNK])).numpy()
+        )
     return result
 
 

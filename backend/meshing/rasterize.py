@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..cameras import CameraBatch
 from ..rendering import linear_to_srgb, srgb_to_linear
-from .mesh import Floats, Mesh
+from .mesh import Floats, Integers, Mesh
 
 SUPERSAMPLING = 2
 BANDS = 8
@@ -39,6 +39,21 @@ def render_mesh(mesh: Mesh, cameras: CameraBatch, height: int, width: int, *, li
     _draw(image, screen, lamps, mesh.vertices, mesh.faces, mesh.normals, mesh.uvs, linear, scale, jobs, *light)
     image[..., :3] = linear_to_srgb(torch.from_numpy(image[..., :3]).clamp(0.0, 1.0)).numpy()
     return image
+
+
+def depth_map(vertices: Floats, faces: Integers, camera: CameraBatch, size: int) -> NDArray[np.float64]:
+    """How far a surface is from one camera, along its axis: [size, size], infinite where there is none.
+
+    In the vertices' unit, at the pixels' middles; row 0 is the top.
+    """
+    screen = _project(vertices, camera, size, size)[0]
+    owner, weights = _visible(screen, faces, 0, size, size)
+    there = owner >= 0
+    corners = 1.0 / np.maximum(screen[..., 2][faces[owner[there]]], 1e-12)
+    u, v = weights[there].T.astype(np.float64)
+    result = np.full((size, size), np.inf)
+    result[there] = u * corners[:, 0] + v * corners[:, 1] + (1.0 - u - v) * corners[:, 2]
+    return result
 
 
 def _project(vertices: Floats, cameras: CameraBatch, height: int, width: int) -> NDArray[np.float64]:

@@ -13,7 +13,7 @@ from typing import Literal
 from ..errors import PictureError
 from .colour import Floats
 from .cutout import Cutout, Way, cut_out
-from .framing import LARGEST_EXTENT, Framing, ball_extent, frame_object, frame_picture
+from .framing import LARGEST_EXTENT, Frame, Framing, ball_extent, frame_object, frame_picture
 from .maps import frame_depth, frame_normals, read_depth, read_normals
 from .preview import preview_image, save_preview
 from .read import Picture, read_picture
@@ -33,6 +33,7 @@ __all__ = [
     "read_maps",
     "read_picture",
     "save_preview",
+    "square_of",
 ]
 
 _LEAST_OPACITY = 0.2
@@ -71,6 +72,13 @@ def read_maps(picture: Picture, depth: str | Path | None = None, normals: str | 
     )
 
 
+def square_of(cutout: Cutout, *, distance: float, field_of_view: float, framing: Framing = "object") -> Frame:
+    """The part of a cut-out picture that :func:`frame` shows; arguments as there."""
+    if framing == "object":
+        return frame_object(cutout.rgba[..., 3], min(ball_extent(distance, field_of_view), LARGEST_EXTENT))
+    return frame_picture(*cutout.rgba.shape[:2])
+
+
 def frame(
     cutout: Cutout,
     size: int,
@@ -87,11 +95,7 @@ def frame(
     ball of radius 0.92 (or the largest that fits, where the camera is too near to see all of it); ``as-is`` takes the
     picture for what the camera saw, padded to a square.
     """
-    if framing == "object":
-        extent = min(ball_extent(distance, field_of_view), LARGEST_EXTENT)
-        square = frame_object(cutout.rgba[..., 3], extent)
-    else:
-        square = frame_picture(*cutout.rgba.shape[:2])
+    square = square_of(cutout, distance=distance, field_of_view=field_of_view, framing=framing)
     rgba = square.colours(cutout.rgba, size)
     if rgba[..., 3].max() < _LEAST_OPACITY:
         raise PictureError(f"{cutout.name}: nothing of the object is left in {size} × {size} pixels.", "Choose more.")

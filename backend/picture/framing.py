@@ -51,6 +51,10 @@ class Frame:
         rows = (self.top * height, self.height * height / size)
         return rows, (self.left * width, self.width * width / size)
 
+    def side(self, height: int, width: int) -> int:
+        """Pixels of a picture of that size along the longer side of this part of it, at least 1."""
+        return max(1, math.ceil(max(self.height * height, self.width * width)))
+
     def colours(self, rgba: Floats, size: int) -> Floats:
         """Straight sRGB [H, W, 4] to [size, size, 4], resampled premultiplied and in linear light."""
         height, width = rgba.shape[:2]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.devices import described
-from backend.job import versions
+from backend.threads import versions
 
 from .cases import Row, shown_size
 

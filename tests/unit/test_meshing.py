@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from backend.meshing import Mesh, extract_mesh, voxelize
-from backend.meshing.bake import fill_nearest, rasterize_uv
+from backend.meshing.bake import fill_nearest, texels_of
 from backend.meshing.clean import clean_surface, decimate, taubin, tidy
 from backend.meshing.mesh import components, face_normals, signed_volume, vertex_normals, weld
 from backend.meshing.unwrap import unwrap
@@ -102,7 +102,7 @@ def test_unwrap_keeps_triangles_and_overlaps_nowhere():
     assert uvs.max() <= 1.0
     a, b, c = (uvs[faces[:, i]].astype(np.float64) for i in range(3))
     area = 0.5 * np.abs((b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]).sum()
-    covered, _ = rasterize_uv(surface.vertices[source], faces, uvs, 1024, border=0.0)
+    covered = texels_of(faces, uvs, 1024, border=0.0).covered
     # Charts that overlapped would cover less than their summed area.
     assert covered.mean() == pytest.approx(area, rel=0.002)
     assert area > 0.3
@@ -112,7 +112,8 @@ def test_uv_raster_finds_the_shown_points():
     """A square that covers the lower left quarter of the texture."""
     points = np.array([[0, 0, 0], [2, 0, 0], [2, 4, 0], [0, 4, 0]], np.float32)
     faces = np.array([[0, 1, 2], [0, 2, 3]], np.int32)
-    covered, positions = rasterize_uv(points, faces, points[:, :2] * np.array([0.25, 0.125], np.float32), 64)
+    texels = texels_of(faces, points[:, :2] * np.array([0.25, 0.125], np.float32), 64)
+    covered, positions = texels.covered, texels.at(points)
     row, column = np.nonzero(covered)
     inside = (row >= 32) & (column < 32)
     assert inside.sum() == 32 * 32

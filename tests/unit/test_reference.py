@@ -7,12 +7,16 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from backend import reference_files
 from backend.errors import PictureError, RequestError
 from backend.reference import FixedCamera, ReferenceImage, add_picture_options, pictures_of, resolved
-from backend.reference_files import bind, camera_of, keep, sizes
-from backend.request import ReferenceSettings, Request, ViewGuidanceSettings
+from backend.reference_files import bind, camera_of, keep, prepare, sizes
+from backend.request import MeshSettings, ReferenceSettings, Request, ViewGuidanceSettings
+from tests.unit.picture_jobs import disc
+from tests.unit.reference_world import write_picture
 
 IDENTITY = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 3.0), (0.0, 0.0, 0.0, 1.0))
 CAMERA = FixedCamera(IDENTITY, (2.0, 1.5), (0.1, -0.2))
@@ -192,3 +196,22 @@ def test_the_camera_is_the_pose_or_the_given_one() -> None:
     given = camera_of(ReferenceImage("a.png", 90.0, camera=CAMERA))
     assert given.focal[0].tolist() == [2.0, 1.5]
     assert given.center[0] == pytest.approx([0.1, -0.2])
+
+
+@pytest.mark.parametrize(("texture", "side"), [(1024, 300), (256, 256)])
+def test_the_texture_takes_a_picture_as_fine_as_both_are(texture: int, side: int, tmp_path: Path) -> None:
+    path = write_picture(tmp_path / "disc.png", disc(300))
+    seen = ReferenceImage(str(path), framing="as-is")
+    request = Request("", references=(seen,), mesh=MeshSettings(texture_size=texture))
+    fine = prepare(request, lambda _: None)[0].fine
+    assert fine is not None
+    assert (fine.shape, fine.dtype) == ((side, side, 4), np.uint8)
+    assert tuple(fine[side // 2, side * 3 // 4]) == (230, 128, 26, 255)
+    assert tuple(fine[0, 0]) == (0, 0, 0, 0)
+
+
+def test_many_pictures_share_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reference_files, "MOST_PIXELS", 2 * 260**2)
+    path = write_picture(tmp_path / "disc.png", disc(300))
+    request = Request("", references=(ReferenceImage(str(path), framing="as-is"),) * 2)
+    assert [len(view.fine) for view in prepare(request, lambda _: None) if view.fine is not None] == [260, 260]

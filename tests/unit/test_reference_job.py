@@ -13,9 +13,11 @@ import torch
 from PIL import Image
 
 from backend import cli
+from backend.cameras import orbit_cameras
 from backend.errors import Cancelled, ModelError, OutputError, RequestError
 from backend.events import Event, Message, Phase, Preview, Progress
 from backend.job import run_job
+from backend.meshing import read_mesh, render_mesh
 from backend.reference import ReferenceImage, resolved
 from backend.request import Request
 from tests.unit.picture_jobs import SMALL, SMALL_OPTIONS, disc, never, nothing, stop_after
@@ -147,3 +149,19 @@ def test_the_command_line_makes_a_mesh_of_pictures(picture: Path, tmp_path: Path
     assert [(each.azimuth, each.field_of_view) for each in references] == [(-30.0, 30.0), (180.0, 40.0)]
     assert cli.main(["inspect", str(out)]) == 0
     assert json.loads(capsys.readouterr().out)["pictures"] == 2
+
+
+def test_the_texture_shows_the_picture_where_it_may(picture: Path, tmp_path: Path) -> None:
+    """Twelve steps make no picture; the projection does, unless it is turned off, or colours do not count."""
+    request = SMALL.replace(references=(ReferenceImage(str(picture)),))
+
+    def blue_and_orange(**changes: float) -> float:
+        """How much redder the object's right half is than its left, from the picture's camera."""
+        changed = request.replace(reference=dataclasses.replace(request.reference, **changes))
+        folder = run_job(changed, tmp_path / "-".join(("job", *changes)), nothing, never)
+        seen = render_mesh(read_mesh(folder / "mesh.glb"), orbit_cameras(0, 0, 3, 40), 64, 64, lit=False)[0]
+        return float(seen[28:36, 36:44, 0].mean() - seen[28:36, 20:28, 0].mean())
+
+    assert blue_and_orange() > 0.7
+    assert blue_and_orange(projection=0.0) < 0.5
+    assert blue_and_orange(colour_weight=0.0) < 0.5
