@@ -79,8 +79,8 @@ class Field(nn.Module):
         if self._in_pieces(x):
             samples = [self.query(piece) for piece in x.split(_INFERENCE_CHUNK)]
             return FieldSample(torch.cat([s.density for s in samples]), torch.cat([s.albedo for s in samples]))
-        output = torch.block_diag(self.density_weight, self.albedo_weight)
-        density, albedo = self.heads.query(self._encode(x), x.detach(), self.hidden_weight, output)
+        weights = self.hidden_weight, self.density_weight, self.albedo_weight
+        density, albedo = self.heads.query(self._encode(x), x.detach(), *weights)
         return FieldSample(density, albedo)
 
     def normal(self, x: Tensor) -> Tensor:
