@@ -1,9 +1,11 @@
 """Compiled loops of one head: single-threaded, GIL-free, each over a range of the samples. Needs numba.
 
-Samples lie side by side in vector registers and pass in tiles that stay in a core's first cache, four hidden units at a
-time, so that no hidden layer is ever written to memory. ``features`` and ``channels`` are tuples whose *lengths* are the
-numbers of inputs K and outputs O: constants to the compiler, which unrolls the loops over them. A head has H hidden
+Samples lie side by side in vector registers and pass in tiles that stay in a core's first cache, four hidden units at
+a time, so that no hidden layer is ever written to memory. ``features`` and ``channels`` are tuples whose *lengths* are
+the numbers of inputs K and outputs O: constants to the compiler, which unrolls the loops over them. A head has H hidden
 units, a multiple of :data:`UNITS`. Sums over samples are a range's own; the caller adds them in order.
+
+What is marked as inlined is so before the compiler sees it: only then do the loops around it become vector code.
 """
 
 # Numba types these functions from their arguments at the call; annotations would say nothing.
@@ -79,7 +81,7 @@ def forward(rows, hidden, output, out, low, high, features, channels):
 
 
 @_inlined
-def _pushed(tile, inner, hidden, m, width, to_tile, features):
+def _pushed(inner, hidden, m, width, to_tile, features):
     """Add to the features' gradient what four units have of it: W₁ᵀ·inner."""
     for k in range(len(features)):
         for j in range(width):
@@ -148,7 +150,7 @@ def backward(rows, hidden, output, to_raw, to_rows, to_hidden, to_output, low, h
         for m in range(0, hidden.shape[0], UNITS):
             _back(tile, given, hidden, output, m, width, layer, inner, features, channels)
             _summed(given, layer, m, width, to_output, channels)
-            _pushed(tile, inner, hidden, m, width, to_tile, features)
+            _pushed(inner, hidden, m, width, to_tile, features)
             _summed(tile, inner, m, width, to_hidden, features)
         _store(to_tile, width, to_rows, start)
 
@@ -176,7 +178,7 @@ def covector(rows, hidden, output, out, low, high, features):
         to_tile[:] = float32(0.0)
         for m in range(0, hidden.shape[0], UNITS):
             _alive(tile, hidden, output, m, width, inner, features)
-            _pushed(tile, inner, hidden, m, width, to_tile, features)
+            _pushed(inner, hidden, m, width, to_tile, features)
         _store(to_tile, width, out, start)
 
 

@@ -43,9 +43,9 @@ def run_shares(task: Callable[[int, int], object], shares: int) -> None:
 
 
 def run_kernels(task: Callable[[int, int], object], shares: int) -> None:
-    """As :func:`run_shares`, for tasks that call nothing of torch that would start its threads; the caller does a share.
+    """As :func:`run_shares`, for tasks that call nothing of torch that would start its threads.
 
-    A thread less is woken, and none for a single share.
+    The caller does a share: a thread less is woken, and none for a single share.
     """
     with torch.no_grad():
         if shares == 1 or torch.get_num_threads() == 1:
