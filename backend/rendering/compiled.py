@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 try:
-    from . import kernels, view_kernels
+    from . import compose_kernels, kernels, view_kernels
 except ImportError:  # numba is missing: the PyTorch twins run
-    kernels = view_kernels = None
+    compose_kernels = kernels = view_kernels = None
 
 
 def kernels_for(device: torch.device) -> Any:
@@ -20,3 +20,8 @@ def kernels_for(device: torch.device) -> Any:
 def view_kernels_for(device: torch.device) -> Any:
     """As :func:`kernels_for`, the module :mod:`.view_kernels`."""
     return view_kernels if device.type == "cpu" else None
+
+
+def compose_kernels_for(device: torch.device) -> Any:
+    """As :func:`kernels_for`, the module :mod:`.compose_kernels`."""
+    return compose_kernels if device.type == "cpu" else None

@@ -21,7 +21,7 @@ Direction = tuple[int, int, int]
 
 
 def openness(solid: Booleans, *groups: Iterable[Direction]) -> tuple[NDArray[np.uint8], ...]:
-    """For each group: in how many of its directions each node of a grid [R, R, R] sees the outside; in none if solid."""
+    """For each group: in how many of its directions each node of a grid [A, B, C] sees the outside; 0 if solid."""
     if view_kernels is None:
         counts = (sum((_open(solid, way).astype(np.uint8) for way in group), np.uint8(0)) for group in groups)
         return tuple(np.broadcast_to(count, solid.shape) for count in counts)
