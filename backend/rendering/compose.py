@@ -126,9 +126,10 @@ class _Compose(torch.autograd.Function):
         found = kernels.backward(
             gradient, kept.weights, kept.behind, kept.samples.widths.numpy(), colours.numpy(), normal, *told
         )
-        to_density, to_albedo = map(torch.from_numpy, found[:2])
+        coloured = kept.view.shading.mode in {"albedo", "lambertian"}
+        to_density, to_albedo = torch.from_numpy(found[0]), torch.from_numpy(found[1]).t() if coloured else None
         if kept.channels == 5:
-            return to_density, to_albedo.t(), None, None
+            return to_density, to_albedo, None, None
         turned = np.float32(grad_outputs[1].item())
         to_normal = kernels.backward_normals(gradient, turned, found[2], kept.weights, normal, *told)
-        return to_density, to_albedo.t(), torch.from_numpy(to_normal).t(), None
+        return to_density, to_albedo, torch.from_numpy(to_normal).t(), None
