@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -36,6 +37,11 @@ def query(encoding: Tensor, x: Tensor, hidden: Tensor, outputs: Sequence[Tensor]
 def covector(encoding: Tensor, hidden: Tensor, density: Tensor) -> Any:
     """As :func:`.heads.density_covector`."""
     return _Covector.apply(encoding, hidden, density)
+
+
+def unit_normals(prior: Tensor, along: Tensor, shortest: float) -> Any:
+    """As :func:`.heads.unit_normals`."""
+    return _UnitNormals.apply(prior, along, shortest)
 
 
 def _ranges(n: int, work: Callable[[int, int, int], None]) -> None:
@@ -133,3 +139,21 @@ class _Covector(torch.autograd.Function):
 
         _ranges(rows.shape[1], work)
         return None, to_hidden.sum(0), to_density.sum(0).t()
+
+
+class _UnitNormals(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, prior: Tensor, along: Tensor, shortest: float) -> Tensor:
+        ctx.least, ctx.inverse = np.float32(shortest), np.empty(len(prior), np.float32)
+        out = torch.empty(3, len(prior))
+        kernels.unit_normals(_array(prior), _rows(along), ctx.least, out.numpy(), ctx.inverse)
+        ctx.save_for_backward(out)
+        return out.t()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (normals,) = ctx.saved_tensors
+        out = torch.empty_like(normals)
+        kernels.unit_normals_backward(_rows(grad_outputs[0]), normals.numpy(), ctx.least, ctx.inverse, out.numpy())
+        return None, out.t(), None

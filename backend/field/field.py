@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from ..request import OptimizeSettings
 from .engine import HashEngine, select_engine
-from .heads import Heads, density_covector
+from .heads import Heads, density_covector, unit_normals
 from .layout import GridLayout, HashGridConfig
-from .prior import Activation, Blob, squared_length
+from .prior import Activation, Blob
 
 _INIT = 1e-4
 _INFERENCE_CHUNK = 1 << 17
@@ -98,9 +98,7 @@ class Field(nn.Module):
             encoding = self.engine.encode(unit, self.grid, self.active_levels)
         v = density_covector(encoding, hidden, self.density_weight)
         along = self.engine.encode_vjp(unit, self.grid, v, self.active_levels)
-        gradient = torch.add(self.config.blob.gradient(x.detach()), along, alpha=0.5)
-        inverse = squared_length(gradient).clamp_min(_SHORTEST**2).rsqrt()
-        return gradient * -inverse.unsqueeze(-1)
+        return unit_normals(self.config.blob.gradient(x.detach()), along, _SHORTEST)
 
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
         """Groups for Adam: the grid at the learning rate, the heads at a tenth of it."""

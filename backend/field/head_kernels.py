@@ -210,3 +210,26 @@ def covector_backward(rows, hidden, output, along, to_hidden, to_output, low, hi
             to_output[m + 2, 0] += c
             to_output[m + 3, 0] += d
             _summed(given, inner, m, width, to_hidden, features)
+
+
+@_jit
+def unit_normals(prior, along, shortest, out, inverse):
+    """Normals [3, N] against the gradient prior [N, 3] + along [3, N] / 2, and its ``inverse`` length [N]."""
+    for i in range(len(prior)):
+        x = prior[i, 0] + float32(0.5) * along[0, i]
+        y = prior[i, 1] + float32(0.5) * along[1, i]
+        z = prior[i, 2] + float32(0.5) * along[2, i]
+        scale = float32(1.0) / max(np.sqrt(x * x + y * y + z * z), shortest)
+        out[0, i], out[1, i], out[2, i], inverse[i] = -scale * x, -scale * y, -scale * z, scale
+
+
+@_jit
+def unit_normals_backward(given, normals, shortest, inverse, out):
+    """Gradient [3, N] of :func:`unit_normals` by ``along``, from that of the normals [3, N]."""
+    limit = float32(1.0) / shortest
+    for i in range(len(inverse)):
+        a, b, c = given[0, i], given[1, i], given[2, i]
+        x, y, z = normals[0, i], normals[1, i], normals[2, i]
+        turned = a * x + b * y + c * z if inverse[i] < limit else float32(0.0)
+        half = float32(-0.5) * inverse[i]
+        out[0, i], out[1, i], out[2, i] = half * (a - turned * x), half * (b - turned * y), half * (c - turned * z)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .prior import Activate, Activation, Blob, activate_, activation_slope
+from .prior import Activate, Activation, Blob, activate_, activation_slope, squared_length
 from .workers import run_shares, share_count
 
 try:
@@ -80,6 +80,18 @@ def density_covector(encoding: Tensor, hidden: Tensor, density: Tensor) -> Tenso
         return _Covector.apply(encoding, hidden, density)
     alive = (hidden @ encoding.t() > 0.0) * density.t()
     return (hidden.t() @ alive).t()
+
+
+def unit_normals(prior: Tensor, along: Tensor, shortest: float) -> Tensor:
+    """Unit vectors [N, 3] against prior + along / 2, both [N, 3]; shorter where that is shorter than ``shortest``.
+
+    Differentiable by ``along``.
+    """
+    if compiled is not None and compiled.fits(along, 0):
+        return compiled.unit_normals(prior, along, shortest)
+    gradient = torch.add(prior, along, alpha=0.5)
+    inverse = squared_length(gradient).clamp_min(shortest**2).rsqrt()
+    return gradient * -inverse.unsqueeze(-1)
 
 
 def _chunks(n: int, work: Callable[[int, int, int], None]) -> int:

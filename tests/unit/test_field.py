@@ -11,7 +11,7 @@ from torch.func import functional_call
 
 from backend.errors import SetupError
 from backend.field import Blob, Field, FieldConfig, GridLayout, HashGridConfig, build_field, select_engine
-from backend.field.heads import Heads, density_covector
+from backend.field.heads import Heads, density_covector, unit_normals
 from backend.field.layout import Interpolation
 from backend.field.prior import Activate
 from backend.request import OptimizeSettings
@@ -153,6 +153,22 @@ def test_covector_is_the_gradient_of_the_raw_density(dtype) -> None:
     found = density_covector(encoding.detach().to(dtype), *own)
     assert_near([found], [expected], dtype)
     assert_near(torch.autograd.grad(found, own, u.to(dtype)), torch.autograd.grad(expected, leaves[1:], u), dtype)
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS.values(), ids=PRECISIONS.keys())
+def test_unit_normals_and_their_gradients(dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    prior, along, u = (torch.randn(500, 3, generator=generator, dtype=torch.float64) for _ in range(3))
+    prior[:5], along[:5] = 0.0, along[:5] * 1e-4  # of which all are too short
+    leaf = along.clone().requires_grad_()
+    gradient = prior + leaf / 2
+    expected = -gradient / gradient.norm(dim=1, keepdim=True).clamp_min(1e-3)
+    own = along.to(dtype).requires_grad_()
+    found = unit_normals(prior.to(dtype), own, 1e-3)
+    assert float(found[:5].detach().norm(dim=1).max()) < 0.5
+    assert_near([found], [expected], dtype)
+    (ours,), (theirs,) = torch.autograd.grad(found, own, u.to(dtype)), torch.autograd.grad(expected, leaf, u)
+    torch.testing.assert_close(ours.double(), theirs, rtol=1e-3 if dtype == torch.float32 else 1e-7, atol=1e-4)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
