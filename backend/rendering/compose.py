@@ -130,6 +130,6 @@ class _Compose(torch.autograd.Function):
         to_density, to_albedo = torch.from_numpy(found[0]), torch.from_numpy(found[1]).t() if coloured else None
         if kept.channels == 5:
             return to_density, to_albedo, None, None
-        turned = np.float32(grad_outputs[1].item())
+        turned = np.float32(grad_outputs[1].numpy())
         to_normal = kernels.backward_normals(gradient, turned, found[2], kept.weights, normal, *told)
         return to_density, to_albedo, torch.from_numpy(to_normal).t(), None
