@@ -187,9 +187,9 @@ def rays_of(cameras: CameraBatch, points: NDArray[np.floating]) -> tuple[Floats,
 
 def mirror_images(cameras: CameraBatch) -> CameraBatch:
     """Cameras [B] that see of the world's mirror image, across the YZ plane, the mirror images of what these see."""
-    flip = np.diag(np.array((-1.0, 1.0, 1.0, 1.0), np.float32))  # of the world, and of the camera's own right and left
+    flip = np.array((-1.0, 1.0, 1.0, 1.0), np.float32)  # of the world, and of the camera's own right and left
     center = cameras.center * np.array((-1.0, 1.0), np.float32)
-    return CameraBatch(flip @ cameras.camera_to_world @ flip, cameras.focal, center, cameras.own_prompt)
+    return CameraBatch(flip[:, None] * cameras.camera_to_world * flip, cameras.focal, center, cameras.own_prompt)
 
 
 def joined(cameras: Sequence[CameraBatch]) -> CameraBatch:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from ..request import OptimizeSettings
 from .engine import HashEngine, select_engine
-from .heads import Heads, density_covector
+from .heads import Heads, density_covector, unit_normals
 from .layout import GridLayout, HashGridConfig
-from .prior import Activation, Blob, squared_length
+from .prior import Activation, Blob
 
 _INIT = 1e-4
 _INFERENCE_CHUNK = 1 << 17
@@ -81,8 +81,8 @@ class Field(nn.Module):
         if self._in_pieces(x):
             samples = [self.query(piece) for piece in x.split(_INFERENCE_CHUNK)]
             return FieldSample(torch.cat([s.density for s in samples]), torch.cat([s.albedo for s in samples]))
-        output = torch.block_diag(self.density_weight, self.albedo_weight)
-        density, albedo = self.heads.query(self._encode(x), x.detach(), self.hidden_weight, output)
+        weights = self.hidden_weight, self.density_weight, self.albedo_weight
+        density, albedo = self.heads.query(self._encode(x), x.detach(), *weights)
         return FieldSample(density, albedo)
 
     def normal(self, x: Tensor) -> Tensor:
@@ -94,17 +94,15 @@ class Field(nn.Module):
         """
         if self._in_pieces(x):
             return torch.cat([self.normal(piece) for piece in x.split(_INFERENCE_CHUNK)])
-        unit = self._unit(x)
+        place = self._place(x)
+        unit = _to_unit(place)
         hidden = self.hidden_weight[: self.config.hidden]
         with torch.no_grad():
             encoding = self.engine.encode(unit, self.grid, self.active_levels)
         v = density_covector(encoding, hidden, self.density_weight)
         along = self.engine.encode_vjp(unit, self.grid, v, self.active_levels)
-        if self.config.mirrored:
-            along = along * torch.nn.functional.pad(sides(x), (0, 2), value=1.0)
-        gradient = torch.add(self.config.blob.gradient(x.detach()), along, alpha=0.5)
-        inverse = squared_length(gradient).clamp_min(_SHORTEST**2).rsqrt()
-        return gradient * -inverse.unsqueeze(-1)
+        normals = unit_normals(self.config.blob.gradient(place), along, _SHORTEST)
+        return normals * torch.nn.functional.pad(sides(x), (0, 2), value=1.0) if self.config.mirrored else normals
 
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
         """Groups for Adam: the grid at the learning rate, the heads at a tenth of it."""
@@ -115,11 +113,11 @@ class Field(nn.Module):
         ]
 
     def _encode(self, x: Tensor) -> Tensor:
-        return self.engine.encode(self._unit(x), self.grid, self.active_levels)
+        return self.engine.encode(_to_unit(self._place(x)), self.grid, self.active_levels)
 
-    def _unit(self, x: Tensor) -> Tensor:
-        """Where the grid is looked up for x [N, 3]: in [0, 1]."""
-        return _to_unit(folded(x) if self.config.mirrored else x)
+    def _place(self, x: Tensor) -> Tensor:
+        """Where the grid is looked up for x [N, 3]."""
+        return folded(x) if self.config.mirrored else x.detach()
 
     @staticmethod
     def _in_pieces(x: Tensor) -> bool:

@@ -2,7 +2,8 @@
 
 No biases, as in Instant NGP and threestudio: where the grid is zero, the prior alone speaks.
 
-On a GPU these are a few matrix products. On the CPU they run in chunks whose hidden layer stays in a core's cache, each
+On a GPU these are a few matrix products. On the CPU they are compiled loops (:mod:`.compiled_heads`); where numba is
+missing, and in float64, they run in chunks whose hidden layer stays in a core's cache, each
 core on its own chunks, features-first outside and sample-first inside (the fastest mix of layouts with MKL), with
 everything elementwise done on the way: 3 times faster than whole matrices, and no thread ever spins at a barrier.
 Sums over chunks are taken in order, so results do not depend on the number of threads.
@@ -18,8 +19,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .prior import Activate, Activation, Blob, activate_, activation_slope
+from .prior import Activate, Activation, Blob, activate_, activation_slope, squared_length
 from .workers import run_shares, share_count
+
+try:
+    from . import compiled_heads as compiled
+except Exception:  # noqa: BLE001 - a numba that does not fit numpy raises more than ImportError
+    compiled = None
 
 _CHUNK = 2048
 
@@ -40,13 +46,23 @@ class Heads:
 
     def density(self, encoding: Tensor, x: Tensor, hidden: Tensor, density: Tensor) -> Tensor:
         """Density [N] for encoding [N, K], hidden [H, K] and density [1, H] weights; differentiable by all three."""
+        if compiled is not None and compiled.fits(encoding, self.hidden):
+            return compiled.query(encoding, x, hidden, (density,), self)
         if encoding.device.type == "cpu":
             return _Query.apply(encoding, x, hidden, density, self)[0]
         raw = density @ torch.relu(hidden @ encoding.t())
         return Activate.apply(raw[0] + self.offset(x), self.activation)
 
-    def query(self, encoding: Tensor, x: Tensor, hidden: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
-        """Density [N] and albedo [N, 3] for hidden [M, K] and output [4, M] weights; differentiable by all three."""
+    def query(
+        self, encoding: Tensor, x: Tensor, hidden: Tensor, density: Tensor, albedo: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Density [N] and albedo [N, 3] for hidden [2H, K], density [1, H] and albedo [3, H] weights.
+
+        The density's hidden units come first. Differentiable by all of them.
+        """
+        if compiled is not None and compiled.fits(encoding, self.hidden):
+            return compiled.query(encoding, x, hidden, (density, albedo), self)
+        output = torch.block_diag(density, albedo)
         if encoding.device.type == "cpu":
             return _Query.apply(encoding, x, hidden, output, self)
         raw = output @ torch.relu(hidden @ encoding.t())
@@ -58,10 +74,24 @@ def density_covector(encoding: Tensor, hidden: Tensor, density: Tensor) -> Tenso
 
     Differentiable by hidden [H, K] and density [1, H]; by the encoding its derivative is zero almost everywhere.
     """
+    if compiled is not None and compiled.fits(encoding, len(hidden)):
+        return compiled.covector(encoding, hidden, density)
     if encoding.device.type == "cpu":
         return _Covector.apply(encoding, hidden, density)
     alive = (hidden @ encoding.t() > 0.0) * density.t()
     return (hidden.t() @ alive).t()
+
+
+def unit_normals(prior: Tensor, along: Tensor, shortest: float) -> Tensor:
+    """Unit vectors [N, 3] against prior + along / 2, both [N, 3]; shorter where that is shorter than ``shortest``.
+
+    Differentiable by ``along``.
+    """
+    if compiled is not None and compiled.fits(along, 0):
+        return compiled.unit_normals(prior, along, shortest)
+    gradient = torch.add(prior, along, alpha=0.5)
+    inverse = squared_length(gradient).clamp_min(shortest**2).rsqrt()
+    return gradient * -inverse.unsqueeze(-1)
 
 
 def _chunks(n: int, work: Callable[[int, int, int], None]) -> int:

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from . import numba_kernels as kernels
 from .layout import GridLayout
-from .workers import run_shares, share_count
+from .workers import run_kernels, share_count
 
 _INLINE_LOOKUPS = 1 << 16
 """Below this many points times levels (a fraction of a millisecond) waking other threads saves nothing."""
@@ -47,7 +47,7 @@ class NumbaEngine:
         if points * self.layout.config.n_levels < _INLINE_LOOKUPS:
             task(0, 1)
         else:
-            run_shares(task, share_count(pieces))
+            run_kernels(task, share_count(pieces))
 
 
 def _array(tensor: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -6,7 +6,7 @@ shell with two sides.
 
 from __future__ import annotations
 
-from ..rendering.openness import openness
+from ..rendering.openness import DIRECTIONS, openness
 from .mesh import Booleans
 
 FEW = 2
@@ -15,4 +15,4 @@ FEW = 2
 
 def hollow(solid: Booleans) -> Booleans:
     """The free nodes of a grid [R, R, R] that see the outside in at most :data:`FEW` of 26 directions."""
-    return ~solid & (openness(solid) <= FEW)
+    return ~solid & (openness(solid, DIRECTIONS)[0] <= FEW)

@@ -17,9 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from ..cameras import rays_of
+from ..rendering.compiled import view_kernels_for
 from ..rendering.openness import DIRECTIONS, openness
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from ..cameras import CameraBatch
     from ..field import Field
     from ..rendering import OccupancyGrid
@@ -28,6 +31,7 @@ INTERVAL = 16
 """Steps between two looks for dents."""
 RAYS, SAMPLES = 832, 48
 """Rays a step, and points of each inside the ball, that mark what is seen through if they pass the object."""
+_ALONG = np.linspace(-1, 1, SAMPLES, dtype=np.float32)
 CLEAR = 0.5
 """Below this opacity one sees past the object."""
 WINDOW = 0.15
@@ -75,15 +79,22 @@ class Dents(nn.Module):
         pixel = rng.integers((height, width), size=(RAYS, 2))
         place = ((pixel[:, ::-1] + 0.5) / (width, height) * 2.0 - 1.0) * (1.0, -1.0)
         start, way = rays_of(cameras[image], place)
+        hit = torch.from_numpy((image * height + pixel[:, 0]) * width + pixel[:, 1]).to(opacity.device)
+        clear = opacity.detach().reshape(-1)[hit] < CLEAR
+        if (kernels := view_kernels_for(self.passed.device)) is not None:
+            kernels.mark_passed(self.passed.numpy(), start, way, clear.numpy(), _ALONG, np.int32(step))
+        else:
+            self._mark(start, way, clear, step)
+
+    def _mark(self, start: NDArray[np.float32], way: NDArray[np.float32], clear: Tensor, step: int) -> None:
+        """The compiled loop's twin."""
         middle = start - (start * way).sum(1, keepdims=True) * way
         half = np.sqrt(np.maximum(1.0 - (middle**2).sum(1), 0.0))
-        along = half[:, None] * np.linspace(-1, 1, SAMPLES, dtype=np.float32)
         side = self.passed.shape[0]
-        points = middle[:, None] + along[..., None] * way[:, None]
+        points = middle[:, None] + (half[:, None] * _ALONG)[..., None] * way[:, None]
         cell = np.clip(((points + 1.0) * (side / 2)).astype(np.int64), 0, side - 1)
         flat = torch.from_numpy((cell[..., 0] * side + cell[..., 1]) * side + cell[..., 2]).to(self.passed.device)
-        hit = torch.from_numpy((image * height + pixel[:, 0]) * width + pixel[:, 1]).to(opacity.device)
-        seen = torch.where(opacity.detach().reshape(-1)[hit] < CLEAR, step, -1).to(torch.int32)
+        seen = torch.where(clear, step, -1).to(torch.int32)
         self.passed.view(-1).scatter_reduce_(0, flat.view(-1), seen.repeat_interleave(SAMPLES), "amax")
 
     def look(self, occupancy: OccupancyGrid, step: int, iterations: int) -> None:
@@ -91,8 +102,7 @@ class Dents(nn.Module):
         opaque = SOLID * occupancy.resolution / 2
         solid = occupancy.density > opaque
         cells = solid.cpu().numpy()
-        below = openness(cells, DOWNWARD)
-        opened = below + openness(cells, (way for way in DIRECTIONS if way not in DOWNWARD))
+        below, opened = openness(cells, DOWNWARD, DIRECTIONS)
         enclosed = torch.from_numpy((opened <= ENCLOSED) & (2 * below <= opened)).to(solid.device)
         hull = self.passed < step - WINDOW * iterations
         self.cells.copy_(~solid & enclosed & hull & occupancy.ball)

@@ -20,7 +20,7 @@ _U32 = np.uint32
 _F32 = np.float32
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _uniform(counter: Any, seed: Any) -> Any:
     """As :func:`.randomness.uniform`."""
     x = _U32(counter) ^ seed
@@ -32,7 +32,7 @@ def _uniform(counter: Any, seed: Any) -> Any:
     return _F32(x >> _U32(8)) * _F32(2.0**-24)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _sample(k: Any, length: Any, step: Any, counter: Any, seed: Any, jitter: Any) -> Any:
     """Offset from the ball's near side, and width, of interval k's sample."""
     low = _F32(k) * step
@@ -41,17 +41,20 @@ def _sample(k: Any, length: Any, step: Any, counter: Any, seed: Any, jitter: Any
     return low + u * width, width
 
 
-@njit(cache=True)
-def _exit(position: Any, direction: Any, cell: Any, size: Any) -> Any:
+@njit(cache=True, error_model="numpy")
+def _inverse(direction: Any) -> Any:
+    """1 / direction; for none, a number that makes every way ahead long."""
+    return _F32(1.0) / direction if direction != _F32(0.0) else _F32(1e30)
+
+
+@njit(cache=True, error_model="numpy")
+def _exit(position: Any, inverse: Any, cell: Any, size: Any) -> Any:
     """Distance along one axis to the far face of the cell (of ``size``, counted from −1)."""
-    if direction > 0.0:
-        return ((cell + 1) * size - 1.0 - position) / direction
-    if direction < 0.0:
-        return (cell * size - 1.0 - position) / direction
-    return math.inf
+    far = cell + 1 if inverse > _F32(0.0) else cell
+    return (_F32(far) * size - _F32(1.0) - position) * inverse
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def find_samples(
     origins: Any,
     directions: Any,
@@ -75,12 +78,13 @@ def find_samples(
     n_rays, stride = kept.shape
     resolution = occupied.shape[0]
     half = _F32(resolution * 0.5)
-    cell_size = 2.0 / resolution
+    cell_size, per_step = _F32(2.0 / resolution), _F32(1.0) / step
     for r in range(n_rays):
         if (r // 64) % shares != share:
             continue
         ox, oy, oz = origins[r, 0], origins[r, 1], origins[r, 2]
         dx, dy, dz = directions[r, 0], directions[r, 1], directions[r, 2]
+        ax, ay, az = _inverse(dx), _inverse(dy), _inverse(dz)
         count = 0
         k = 0
         while k < stride and _F32(k) * step < length[r]:
@@ -98,13 +102,13 @@ def find_samples(
             size = cell_size
             bx, by, bz = ix // BLOCK, iy // BLOCK, iz // BLOCK
             if not blocks[bx, by, bz]:
-                ix, iy, iz, size = bx, by, bz, cell_size * BLOCK
+                ix, iy, iz, size = bx, by, bz, cell_size * _F32(BLOCK)
             elif cell_size <= step:
                 k += 1
                 continue
-            ahead = min(_exit(x, dx, ix, size), _exit(y, dy, iy, size), _exit(z, dz, iz, size))
+            ahead = min(_exit(x, ax, ix, size), _exit(y, ay, iy, size), _exit(z, az, iz, size))
             # Every interval that ends before the exit has its sample in this empty cell.
-            k = max(k + 1, int((offset + ahead - 1e-5) / step))
+            k = max(k + 1, int((offset + ahead - _F32(1e-5)) * per_step))
         counts[r] = count
 
 

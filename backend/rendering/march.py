@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..field.workers import run_shares, share_count
+from ..field.workers import run_kernels, share_count
 from .compiled import kernels_for
 from .occupancy import OccupancyGrid
 from .randomness import uniform
@@ -116,7 +116,7 @@ def _march_compiled(
             origins, directions, near_, length_, occupied, blocks, width, *noise, kept, counts, share, shares
         )
 
-    run_shares(find, share_count(len(rays) // _SHARED_RAYS))
+    run_kernels(find, share_count(len(rays) // _SHARED_RAYS))
     offsets = np.zeros(len(counts) + 1, np.int64)
     np.cumsum(counts, out=offsets[1:])
     packed = kernels.pack_samples(origins, directions, near_, length_, kept, offsets, width, *noise)

@@ -1,4 +1,4 @@
-"""How open the places of a solid's surroundings are to the outside, by numpy alone."""
+"""How open the places of a solid's surroundings are to the outside: compiled, or numpy where numba is missing."""
 
 from __future__ import annotations
 
@@ -11,16 +11,23 @@ from numpy.typing import NDArray
 DIRECTIONS = tuple((x, y, z) for x, y, z in itertools.product((-1, 0, 1), repeat=3) if x or y or z)
 """Along the axes and the diagonals of the grid: 26."""
 
+try:
+    from . import view_kernels
+except ImportError:  # numba is missing
+    view_kernels = None
+
 Booleans = NDArray[np.bool_]
 Direction = tuple[int, int, int]
 
 
-def openness(solid: Booleans, directions: Iterable[Direction] = DIRECTIONS) -> NDArray[np.uint8]:
-    """In how many of these ``directions`` each node of a grid [R, R, R] sees the outside; a solid one in none."""
-    seen = np.zeros(solid.shape, np.uint8)
-    for direction in directions:
-        seen += _open(solid, direction)
-    return seen
+def openness(solid: Booleans, *groups: Iterable[Direction]) -> tuple[NDArray[np.uint8], ...]:
+    """For each group: in how many of its directions each node of a grid [A, B, C] sees the outside; 0 if solid."""
+    if view_kernels is None:
+        counts = (sum((_open(solid, way).astype(np.uint8) for way in group), np.uint8(0)) for group in groups)
+        return tuple(np.broadcast_to(count, solid.shape) for count in counts)
+    ways = view_kernels.open_ways(~solid, np.array(DIRECTIONS))
+    masks = (np.uint32(sum(1 << DIRECTIONS.index(way) for way in group)) for group in groups)
+    return tuple(view_kernels.count_ways(ways, mask) for mask in masks)
 
 
 def _open(solid: Booleans, direction: Direction) -> Booleans:

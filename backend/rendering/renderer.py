@@ -11,11 +11,11 @@ from torch import Tensor
 
 from ..cameras import CameraBatch
 from ..cameras import rays as camera_rays
-from .composite import accumulate, transmittance_weights
-from .march import RayBundle, Samples, march
+from .compose import View, compose
+from .march import RayBundle, march
 from .occupancy import OccupancyGrid
 from .randomness import draw_seed
-from .shading import Shading, lambert, unlit
+from .shading import Shading
 from .termination import RadianceField, query_visible
 
 NORMAL_WEIGHT = 1e-3
@@ -159,37 +159,14 @@ class Renderer:
     ) -> _Rendered:
         samples = march(bundle, self.occupancy, self.samples_per_ray, seed)
         samples, density, albedo = query_visible(self.field, self.occupancy, samples)
-        weights = transmittance_weights(density, samples.widths, samples.offsets)
-        orientation = weights.new_zeros(())
-        normal: Tensor | None = None
-        if normals:
-            seen = (weights.detach() > self.normal_weight).nonzero()[:, 0]
-            normal = self.field.normal(samples.positions[seen])
-            colour = _shade(albedo, samples, light, shading, seen, normal)
-            away = (normal * bundle.directions[samples.rays[seen]]).sum(-1).clamp(min=0.0)
-            orientation = (weights.detach()[seen] * away.square()).sum()
-            normal = torch.zeros_like(samples.positions).index_copy(0, seen, normal)
-        else:
-            colour = albedo
-        columns = [colour, samples.distances[:, None], torch.ones_like(samples.distances[:, None])]
-        summed = accumulate(weights, torch.cat(columns if normal is None else [*columns, normal], -1), samples.offsets)
+        view = View(bundle.directions, light, shading, self.normal_weight)
+        summed, orientation = compose(samples, density, albedo, view, self.field.normal if normals else None)
         opacity = summed[:, 4].clamp(max=1.0)  # rounding alone exceeds 1
         return _Rendered(
             colour=summed[:, :3],
             opacity=opacity,
             depth=summed[:, 3] / opacity.clamp(min=_FAINT),
-            normal=None if normal is None else summed[:, 5:8],
+            normal=summed[:, 5:8] if normals else None,
             orientation=orientation,
             n_samples=len(samples),
         )
-
-
-def _shade(albedo: Tensor, samples: Samples, light: Tensor, shading: Shading, seen: Tensor, normal: Tensor) -> Tensor:
-    """Colour [N, 3] of all samples; those of ``seen`` have the normals [M, 3]."""
-    if shading.mode == "albedo":
-        return albedo
-    if shading.mode == "normal":
-        return torch.full_like(samples.positions, 0.5).index_copy(0, seen, normal * 0.5 + 0.5)
-    lit = lambert(samples.positions[seen], normal, light[samples.rays[seen]], shading)
-    brightness = torch.full_like(samples.distances, unlit(shading)).index_copy(0, seen, lit)[:, None]
-    return brightness.expand(-1, 3) if shading.mode == "textureless" else albedo * brightness

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 import torch
 
 from backend.cameras import rays, sample_orbit
@@ -115,3 +116,17 @@ def test_the_loss_starts_late_and_a_weight_of_zero_leaves_it_out() -> None:
     before, after = (loss_weights(round((DENTS_START + d) * 1000), settings).dents for d in (-0.01, 0.01))
     assert (before, after) == (0.0, settings.dent_weight)
     assert loss_weights(900, dataclasses.replace(settings, dent_weight=0.0)).dents == 0.0
+
+
+def test_the_compiled_marking_is_its_twin(monkeypatch: pytest.MonkeyPatch) -> None:
+    def seen() -> torch.Tensor:
+        rng, dents = np.random.default_rng(0), Dents(32, CPU)
+        for step in range(3):
+            cameras = sample_orbit(OrbitRig(), 2, rng)
+            dents.see(cameras, torch.from_numpy(rng.random((2, 24, 32), dtype=np.float32)), step, rng)
+        return dents.passed
+
+    compiled = seen()
+    monkeypatch.setattr("backend.optimize.dents.view_kernels_for", lambda _: None)
+    assert torch.equal(compiled, seen())
+    assert set(compiled.unique().tolist()) == {-1, 0, 1, 2}

@@ -11,7 +11,7 @@ from torch.func import functional_call
 
 from backend.errors import SetupError
 from backend.field import Blob, Field, FieldConfig, GridLayout, HashGridConfig, build_field, select_engine
-from backend.field.heads import Heads, density_covector
+from backend.field.heads import Heads, density_covector, unit_normals
 from backend.field.layout import Interpolation
 from backend.field.prior import Activate
 from backend.request import OptimizeSettings
@@ -95,50 +95,102 @@ def test_blob_gradient(kind) -> None:
     assert torch.equal(blob.gradient(torch.zeros(1, 3)), torch.zeros(1, 3))
 
 
-def reference_heads(encoding, x, hidden, output, heads):
+def reference_heads(encoding, x, hidden, density, albedo, heads):
     """The heads by the book."""
+    output = torch.block_diag(density, albedo)
     raw = output @ torch.relu(hidden @ encoding.t())
     offset = raw[0] + heads.blob.value(x) + heads.bias
     density = offset.clamp(-15, 15).exp() if heads.activation == "exp" else torch.nn.functional.softplus(offset)
     return density, torch.sigmoid(raw[1:]).t()
 
 
+PRECISIONS = {"compiled": torch.float32, "in chunks": torch.float64}
+"""What each way of the heads on the CPU is for; by the reference in float64."""
+NEAR = {torch.float32: (1e-4, 2e-4), torch.float64: (1e-7, 1e-9)}
+"""Relative and absolute."""
+
+
+def assert_near(ours, theirs, dtype) -> None:
+    rtol, atol = NEAR[dtype]
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.dtype == dtype
+        torch.testing.assert_close(one.double(), other, rtol=rtol, atol=atol)
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS.values(), ids=PRECISIONS.keys())
 @pytest.mark.parametrize("activation", ["exp", "softplus"])
 @pytest.mark.parametrize("n", [1, 2048, 5001])
-def test_chunked_heads_equal_whole_matrices(n, activation) -> None:
-    heads = Heads(6, activation, Blob("gaussian", 1.0, 0.4), -0.3)
+def test_heads_equal_whole_matrices(n, activation, dtype) -> None:
+    heads = Heads(8, activation, Blob("gaussian", 1.0, 0.4), -0.3)
     generator = torch.Generator().manual_seed(n)
-    shapes = ((n, 5), (12, 5), (4, 12))
+    shapes = ((n, 5), (16, 5), (1, 8), (3, 8))
     leaves = [(0.5 * torch.randn(s, generator=generator, dtype=torch.float64)).requires_grad_() for s in shapes]
-    x = points(n).double()
+    own = [leaf.detach().to(dtype).requires_grad_() for leaf in leaves]
+    x, (encoding, *rest) = points(n).double(), leaves
     weight = torch.randn(n, 4, generator=generator, dtype=torch.float64)
 
     def loss(pair) -> torch.Tensor:
         return (pair[0] * weight[:, 0]).sum() + (pair[1] * weight[:, 1:]).sum()
 
-    fast, slow = (
-        heads.query(leaves[0], x, leaves[1], leaves[2]),
-        reference_heads(leaves[0], x, leaves[1], leaves[2], heads),
-    )
-    torch.testing.assert_close(fast, slow)
-    torch.testing.assert_close(torch.autograd.grad(loss(fast), leaves), torch.autograd.grad(loss(slow), leaves))
-    alone = heads.density(leaves[0], x, leaves[1][:6], leaves[2][:1, :6])
-    whole = reference_heads(leaves[0], x, leaves[1][:6], leaves[2][:1, :6], heads)[0]
-    torch.testing.assert_close(alone, whole)
+    fast = heads.query(own[0], x.to(dtype), own[1], own[2], own[3])
+    slow = reference_heads(encoding, x, *rest, heads=heads)
+    assert_near(fast, slow, dtype)
+    assert_near(torch.autograd.grad(loss(fast), own), torch.autograd.grad(loss(slow), leaves), dtype)
+    alone = heads.density(own[0], x.to(dtype), own[1][:8], own[2])
+    assert_near([alone], [slow[0]], dtype)
 
 
-def test_covector_is_the_gradient_of_the_raw_density() -> None:
+@pytest.mark.parametrize("dtype", PRECISIONS.values(), ids=PRECISIONS.keys())
+def test_covector_is_the_gradient_of_the_raw_density(dtype) -> None:
     generator = torch.Generator().manual_seed(0)
-    encoding = torch.randn(3000, 5, generator=generator, dtype=torch.float64).requires_grad_()
-    hidden = torch.randn(7, 5, generator=generator, dtype=torch.float64).requires_grad_()
-    density = torch.randn(1, 7, generator=generator, dtype=torch.float64).requires_grad_()
-    u = torch.randn(3000, 5, generator=generator, dtype=torch.float64)
+    shapes = ((5000, 5), (8, 5), (1, 8))
+    leaves = [torch.randn(s, generator=generator).to(torch.float64).requires_grad_() for s in shapes]
+    encoding, hidden, density = leaves
+    u = torch.randn(5000, 5, generator=generator).to(torch.float64)
     raw = (density @ torch.relu(hidden @ encoding.t())).sum()
     (expected,) = torch.autograd.grad(raw, encoding, create_graph=True)
-    covector = density_covector(encoding.detach(), hidden, density)
-    torch.testing.assert_close(covector, expected)
-    weights = (hidden, density)
-    torch.testing.assert_close(torch.autograd.grad(covector, weights, u), torch.autograd.grad(expected, weights, u))
+    own = [leaf.detach().to(dtype).requires_grad_() for leaf in (hidden, density)]
+    found = density_covector(encoding.detach().to(dtype), *own)
+    assert_near([found], [expected], dtype)
+    assert_near(torch.autograd.grad(found, own, u.to(dtype)), torch.autograd.grad(expected, leaves[1:], u), dtype)
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS.values(), ids=PRECISIONS.keys())
+def test_unit_normals_and_their_gradients(dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    prior, along, u = (torch.randn(500, 3, generator=generator, dtype=torch.float64) for _ in range(3))
+    prior[:5], along[:5] = 0.0, along[:5] * 1e-4  # of which all are too short
+    leaf = along.clone().requires_grad_()
+    gradient = prior + leaf / 2
+    expected = -gradient / gradient.norm(dim=1, keepdim=True).clamp_min(1e-3)
+    own = along.to(dtype).requires_grad_()
+    found = unit_normals(prior.to(dtype), own, 1e-3)
+    assert float(found[:5].detach().norm(dim=1).max()) < 0.5
+    assert_near([found], [expected], dtype)
+    (ours,), (theirs,) = torch.autograd.grad(found, own, u.to(dtype)), torch.autograd.grad(expected, leaf, u)
+    torch.testing.assert_close(ours.double(), theirs, rtol=1e-3 if dtype == torch.float32 else 1e-7, atol=1e-4)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_compiled_heads_are_the_same_with_any_number_of_threads(threads) -> None:
+    heads, generator = Heads(8, "exp", Blob(), 0.0), torch.Generator().manual_seed(1)
+    own = [torch.randn(s, generator=generator).requires_grad_() for s in ((20000, 5), (16, 5), (1, 8), (3, 8))]
+    x = points(20000)
+
+    def found() -> list[torch.Tensor]:
+        density, albedo = heads.query(own[0], x, *own[1:])
+        covector = density_covector(own[0].detach(), own[1][:8], own[2])
+        total = density.log().sum() + albedo.square().sum() + covector.square().sum()
+        return [density, albedo, covector, *torch.autograd.grad(total, own)]
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = found()
+        torch.set_num_threads(threads)
+        assert all(torch.equal(one, other) for one, other in zip(alone, found(), strict=True))
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_exponential_stays_finite_and_finds_back() -> None:

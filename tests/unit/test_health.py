@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from backend.cameras import orbit_cameras, rays
+from backend import health
+from backend.cameras import CameraBatch, orbit_cameras, rays
 from backend.health import PATIENCE, Health, Unhealthy, check_number, check_parameters, look, shell_is_full
+from backend.rendering.compiled import view_kernels_for
 
 CAMERAS = orbit_cameras([0.0, 120.0], 20.0, 3.0, 40.0)
 CLOSE = orbit_cameras([0.0, 120.0], 20.0, 1.2, 20.0)
@@ -88,3 +90,17 @@ def test_numbers_and_parameters_must_be_finite(value: float) -> None:
     assert caught.value.reason == "nan"
     with pytest.raises(Unhealthy, match="parameters"):
         check_parameters([torch.zeros(2), torch.tensor([0.0, value])])
+
+
+@pytest.mark.parametrize("cameras", [CAMERAS, CLOSE], ids=["far", "close"])
+def test_the_compiled_look_says_the_same(cameras: CameraBatch, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[float, float]] = []
+    opacity = torch.rand(2, 31, 48, generator=torch.Generator().manual_seed(0))
+    opacity[:, :, 20:] *= 0.3
+    kernels = view_kernels_for(torch.device("cpu"))
+    with monkeypatch.context() as patch:
+        patch.setattr(kernels, "fullness", lambda *a, of=kernels.fullness: seen.append(of(*a)) or seen[-1])
+        look(opacity, cameras)
+    twin = health._fullness(opacity, cameras)
+    assert seen[0] == pytest.approx(twin, rel=1e-5)
+    assert 0.2 < twin[1] < 0.45

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from backend.meshing.mesh import Booleans
 from backend.meshing.solidify import hollow
+from backend.rendering import openness as openness_module
 from backend.rendering.openness import DIRECTIONS, openness
 
 SIZE = 48
@@ -46,8 +48,18 @@ def test_every_direction_counts_once() -> None:
 def test_openness_tells_dents_from_flat_ground() -> None:
     ball = RADIUS < 0.8
     dent = ball & (np.sqrt(X**2 + (Y + 0.9) ** 2 + Z**2) < 0.5)
-    seen = openness(ball & ~dent)
+    (seen,) = openness(ball & ~dent, DIRECTIONS)
     deep = dent & (RADIUS < 0.65)
     assert seen[deep].max() <= 13
     assert (seen[~ball] >= 13).mean() > 0.95
     assert not seen[ball & ~dent].any()
+
+
+def test_numpy_says_the_same_as_the_compiled_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    solid = np.random.default_rng(0).random((9, 10, 11)) < 0.1
+    groups = (DIRECTIONS[:5], DIRECTIONS, [(0, 0, 1)], [(0, 0, -1)], [])
+    compiled = openness(solid, *groups)
+    monkeypatch.setattr(openness_module, "view_kernels", None)
+    plain = openness(solid, *groups)
+    assert all(np.array_equal(one, other) for one, other in zip(compiled, plain, strict=True))
+    assert len({int(each.sum()) for each in plain}) == len(groups)

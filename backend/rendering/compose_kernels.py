@@ -1,0 +1,191 @@
+"""Compiled loops that light the samples of each ray and add them up, there and back. Needs numba.
+
+``slot`` [N] says which of the normals [3, M] is a sample's; −1 for none. ``mode`` is a place in :data:`MODES`. ``lamp``
+is the ambient light, the diffuse, and the brightness of a sample without a normal.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+MODES = ("albedo", "lambertian", "textureless", "normal")
+_F32 = np.float32
+_jit: Any = njit(cache=True, nogil=True, error_model="numpy")
+
+
+@_jit
+def seen(weights: Any, least: Any, positions: Any) -> Any:
+    """Slots [N] of samples that weigh more than ``least``, and their positions [M, 3]."""
+    slot = np.full(weights.shape[0], -1, np.int32)
+    count = 0
+    for i in range(weights.shape[0]):
+        if weights[i] > least:
+            slot[i] = count
+            count += 1
+    kept = np.empty((count, 3), np.float32)
+    for i in range(weights.shape[0]):
+        if slot[i] >= 0:
+            for axis in range(3):
+                kept[slot[i], axis] = positions[i, axis]
+    return slot, kept
+
+
+@_jit
+def _unit(x: Any, y: Any, z: Any) -> Any:
+    """Numbers alone: a call that is handed arrays counts their references, which takes longer than all else here."""
+    scale = _F32(1.0) / max(math.sqrt(x * x + y * y + z * z), _F32(1e-12))
+    return x * scale, y * scale, z * scale
+
+
+@_jit
+def forward(
+    weights: Any,
+    albedo: Any,
+    normal: Any,
+    slot: Any,
+    positions: Any,
+    distances: Any,
+    offsets: Any,
+    light: Any,
+    directions: Any,
+    mode: Any,
+    lamp: Any,
+    channels: Any,
+) -> Any:
+    """Sums [R, C] of colour, distance, weight and, if C is 8, normals; and Σ w · max(0, n·d)² of all."""
+    result = np.zeros((offsets.shape[0] - 1, channels), np.float32)
+    orientation = 0.0
+    half = _F32(0.5)
+    for r in range(offsets.shape[0] - 1):
+        for i in range(offsets[r], offsets[r + 1]):
+            s, weight = slot[i], weights[i]
+            light_here = _F32(1.0)
+            if 0 < mode < 3:
+                light_here = lamp[2]
+                if s >= 0:
+                    x, y, z = (
+                        light[r, 0] - positions[i, 0],
+                        light[r, 1] - positions[i, 1],
+                        light[r, 2] - positions[i, 2],
+                    )
+                    x, y, z = _unit(x, y, z)
+                    cosine = normal[0, s] * x + normal[1, s] * y + normal[2, s] * z
+                    light_here = lamp[0] + lamp[1] * max(cosine, _F32(0.0))
+            for c in range(3):
+                colour = albedo[c, i] if mode < 2 else _F32(1.0)
+                if mode == 3:
+                    colour = half if s < 0 else normal[c, s] * half + half
+                result[r, c] += weight * colour * light_here
+            result[r, 3] += weight * distances[i]
+            result[r, 4] += weight
+            if channels == 8 and s >= 0:
+                away = _F32(0.0)
+                for c in range(3):
+                    result[r, 5 + c] += weight * normal[c, s]
+                    away += normal[c, s] * directions[r, c]
+                orientation += weight * max(away, _F32(0.0)) ** 2
+    return result, orientation
+
+
+@_jit
+def backward(
+    gradient: Any,
+    weights: Any,
+    behind: Any,
+    widths: Any,
+    albedo: Any,
+    normal: Any,
+    slot: Any,
+    positions: Any,
+    distances: Any,
+    offsets: Any,
+    light: Any,
+    directions: Any,  # noqa: ARG001 - told to all loops alike
+    mode: Any,
+    lamp: Any,
+) -> Any:
+    """Gradients of density [N] and albedo [3, N] from that of the sums [R, C]; and of the brightness [N].
+
+    ``behind`` [N] is the transmittance just behind each sample.
+    """
+    channels = gradient.shape[1]
+    to_density, to_albedo, to_light = np.empty_like(weights), np.empty_like(albedo), np.empty_like(weights)
+    half = _F32(0.5)
+    for r in range(offsets.shape[0] - 1):
+        later = _F32(0.0)
+        for i in range(offsets[r + 1] - 1, offsets[r] - 1, -1):
+            s, weight = slot[i], weights[i]
+            light_here = _F32(1.0)
+            if 0 < mode < 3:
+                light_here = lamp[2]
+                if s >= 0:
+                    x, y, z = (
+                        light[r, 0] - positions[i, 0],
+                        light[r, 1] - positions[i, 1],
+                        light[r, 2] - positions[i, 2],
+                    )
+                    x, y, z = _unit(x, y, z)
+                    cosine = normal[0, s] * x + normal[1, s] * y + normal[2, s] * z
+                    light_here = lamp[0] + lamp[1] * max(cosine, _F32(0.0))
+            plain = _F32(0.0)
+            for c in range(3):
+                colour = albedo[c, i] if mode < 2 else _F32(1.0)
+                if mode == 3:
+                    colour = half if s < 0 else normal[c, s] * half + half
+                plain += gradient[r, c] * colour
+                to_albedo[c, i] = gradient[r, c] * weight * light_here if mode < 2 else _F32(0.0)
+            to_weight = plain * light_here + gradient[r, 3] * distances[i] + gradient[r, 4]
+            if channels == 8 and s >= 0:
+                for c in range(3):
+                    to_weight += gradient[r, 5 + c] * normal[c, s]
+            to_light[i] = plain * weight
+            to_density[i] = widths[i] * (to_weight * behind[i] - later)
+            later += to_weight * weight
+    return to_density, to_albedo, to_light
+
+
+@_jit
+def backward_normals(
+    gradient: Any,
+    of_orientation: Any,
+    to_light: Any,
+    weights: Any,
+    normal: Any,
+    slot: Any,
+    positions: Any,
+    distances: Any,  # noqa: ARG001 - told to all loops alike
+    offsets: Any,
+    light: Any,
+    directions: Any,
+    mode: Any,
+    lamp: Any,
+) -> Any:
+    """Gradient of normals [3, M] from those of the sums [R, 8], the orientation and each sample's brightness [N]."""
+    to_normal = np.empty_like(normal)
+    zero, half = _F32(0.0), _F32(0.5)
+    for r in range(offsets.shape[0] - 1):
+        for i in range(offsets[r], offsets[r + 1]):
+            s, weight = slot[i], weights[i]
+            if s < 0:
+                continue
+            nx, ny, nz = normal[0, s], normal[1, s], normal[2, s]
+            turned = nx * directions[r, 0] + ny * directions[r, 1] + nz * directions[r, 2]
+            turned = of_orientation * weight * _F32(2.0) * max(turned, zero)
+            x = weight * gradient[r, 5] + turned * directions[r, 0]
+            y = weight * gradient[r, 6] + turned * directions[r, 1]
+            z = weight * gradient[r, 7] + turned * directions[r, 2]
+            if mode == 3:
+                x += weight * half * gradient[r, 0]
+                y += weight * half * gradient[r, 1]
+                z += weight * half * gradient[r, 2]
+            elif mode > 0:
+                a, b, c = light[r, 0] - positions[i, 0], light[r, 1] - positions[i, 1], light[r, 2] - positions[i, 2]
+                a, b, c = _unit(a, b, c)
+                share = to_light[i] * lamp[1] if nx * a + ny * b + nz * c > zero else zero
+                x, y, z = x + share * a, y + share * b, z + share * c
+            to_normal[0, s], to_normal[1, s], to_normal[2, s] = x, y, z
+    return to_normal
