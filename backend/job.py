@@ -199,15 +199,13 @@ class _Loaded:
     device: torch.device
     guidance: Guidance | None
     references: tuple[ReferenceView, ...]
-    sides: tuple[ReferenceView, ...]
-    """The references and, where the object is mirror-symmetric, their mirror images."""
 
 
 def _load(request: Request, report: Report, should_stop: ShouldStop) -> _Loaded:
     """Libraries, pictures, device and models; nothing has been written yet."""
     report(Phase("environment", "Loading libraries."))
     prepare_environment()
-    from .reference_files import prepare, with_mirror_images  # noqa: PLC0415
+    from .reference_files import prepare  # noqa: PLC0415
 
     try:
         references = prepare(request, report)
@@ -219,10 +217,9 @@ def _load(request: Request, report: Report, should_stop: ShouldStop) -> _Loaded:
     configure(device)
     _tell_engine(request, device, report)
     _stop_if(should_stop)
-    sides = with_mirror_images(references) if request.mirrored else references
-    guidance = _load_guidance(request, sides, device, report)
+    guidance = _load_guidance(request, references, device, report)
     _stop_if(should_stop)
-    return _Loaded(device, guidance, references, sides)
+    return _Loaded(device, guidance, references)
 
 
 def _tell_engine(request: Request, device: torch.device, report: Report) -> None:
@@ -315,7 +312,7 @@ def _make(request: Request, folder: Path, loaded: _Loaded, report: Report, shoul
         left = passed * (1 - share) / share if share > 0.5 else max(ahead - passed, 0.0)
         report(Progress(round(share * 100), 100, left))
 
-    mesh = extract_mesh(field, occupancy, request.mesh, report_mesh, _pictures(request, loaded.sides))
+    mesh = extract_mesh(field, occupancy, request.mesh, report_mesh, _pictures(request, loaded.references))
     if not len(mesh.faces):
         raise DivergedError("The mesh is empty.", "Try another seed, or lower the learning rate.")
     meshed = time.perf_counter()
@@ -339,9 +336,11 @@ def _make(request: Request, folder: Path, loaded: _Loaded, report: Report, shoul
 
 def _pictures(request: Request, references: tuple[ReferenceView, ...]) -> Pictures:
     from .meshing import Pictures, PictureView  # noqa: PLC0415
+    from .reference_files import with_mirror_images  # noqa: PLC0415
 
     settings = request.reference
-    views = tuple(PictureView(each.camera, each.fine, each.weight) for each in references if each.fine is not None)
+    sides = with_mirror_images(references) if request.mirrored else references
+    views = tuple(PictureView(each.camera, each.fine, each.weight) for each in sides if each.fine is not None)
     return Pictures(
         views, settings.projection * (settings.colour_weight > 0), settings.outline * (settings.mask_weight > 0)
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -15,7 +17,7 @@ from backend.picture import Reference
 from backend.reference import ReferenceImage
 from backend.reference_files import ReferenceView, with_mirror_images
 from backend.request import GuidanceSettings, OptimizeSettings, Request
-from tests.unit.picture_jobs import disc, never, nothing
+from tests.unit.picture_jobs import SMALL, disc, never, nothing
 from tests.unit.reference_world import write_picture
 
 pytestmark = pytest.mark.usefixtures("threads_kept")
@@ -133,17 +135,17 @@ def test_a_picture_from_the_side_is_worth_two(azimuth, count) -> None:
             assert (twin.normals[..., 0] == -1.0).all() and not twin.normals[..., 1:].any()
 
 
-@pytest.mark.parametrize(("symmetry", "count"), [("mirror", 2), ("none", 1)])
-def test_the_model_is_shown_both(symmetry, count, tmp_path, monkeypatch) -> None:
-    shown: list[int] = []
+@pytest.mark.parametrize(("symmetry", "azimuths"), [("mirror", [30, -30]), ("none", [30])])
+def test_the_mesh_takes_from_both_sides(symmetry, azimuths, tmp_path, monkeypatch) -> None:
+    seen: list[int] = []
 
-    def refuse(model: str, pictures: list[object], *_: object) -> None:
-        shown.append(len(pictures))
+    def refuse(*arguments: Any) -> None:
+        seen.extend(round(float(view.camera.azimuth[0])) for view in arguments[-1].views)
         raise ModelError("Enough seen.", "")
 
-    monkeypatch.setattr("backend.guidance.load_view_guidance", refuse)
+    monkeypatch.setattr("backend.meshing.extract_mesh", refuse)
     file = write_picture(tmp_path / "disc.png", disc())
-    request = Request(prompt="", references=(ReferenceImage(str(file), 30.0),), device="cpu")
+    request = SMALL.replace(references=(ReferenceImage(str(file), 30.0),))
     with pytest.raises(ModelError, match="Enough seen"):
         run_job(request.with_setting("optimize.symmetry", symmetry), tmp_path / "job", nothing, never)
-    assert shown == [count]
+    assert seen == azimuths
