@@ -94,15 +94,15 @@ class Field(nn.Module):
         """
         if self._in_pieces(x):
             return torch.cat([self.normal(piece) for piece in x.split(_INFERENCE_CHUNK)])
-        place = self._place(x)
-        unit = _to_unit(place)
+        unit = _to_unit(x, mirrored=self.config.mirrored)
         hidden = self.hidden_weight[: self.config.hidden]
         with torch.no_grad():
             encoding = self.engine.encode(unit, self.grid, self.active_levels)
         v = density_covector(encoding, hidden, self.density_weight)
         along = self.engine.encode_vjp(unit, self.grid, v, self.active_levels)
-        normals = unit_normals(self.config.blob.gradient(place), along, _SHORTEST)
-        return normals * torch.nn.functional.pad(sides(x), (0, 2), value=1.0) if self.config.mirrored else normals
+        if self.config.mirrored:
+            along = along * _mirror_signs(x)
+        return unit_normals(self.config.blob.gradient(x.detach()), along, _SHORTEST)
 
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
         """Groups for Adam: the grid at the learning rate, the heads at a tenth of it."""
@@ -113,11 +113,7 @@ class Field(nn.Module):
         ]
 
     def _encode(self, x: Tensor) -> Tensor:
-        return self.engine.encode(_to_unit(self._place(x)), self.grid, self.active_levels)
-
-    def _place(self, x: Tensor) -> Tensor:
-        """Where the grid is looked up for x [N, 3]."""
-        return folded(x) if self.config.mirrored else x.detach()
+        return self.engine.encode(_to_unit(x, mirrored=self.config.mirrored), self.grid, self.active_levels)
 
     @staticmethod
     def _in_pieces(x: Tensor) -> bool:
@@ -141,24 +137,26 @@ def build_field(
     return Field(layout, engine, config or FieldConfig(), generator).to(device)
 
 
-def folded(x: Tensor) -> Tensor:
-    """Points [N, 3] on the side x ≥ 0, those of the other side mirrored."""
-    return torch.cat((x[:, :1].detach().abs(), x[:, 1:].detach()), 1)
-
-
-def sides(x: Tensor) -> Tensor:
-    """[N, 1]: −1 where points [N, 3] were mirrored by :func:`folded`, 1 elsewhere."""
-    return torch.where(x[:, :1].detach() < 0.0, -1.0, 1.0)
-
-
-def _to_unit(x: Tensor) -> Tensor:
-    """From [−1, 1] to [0, 1]; points outside go to the border."""
+def _to_unit(x: Tensor, *, mirrored: bool = False) -> Tensor:
+    """From [−1, 1] to [0, 1]; points outside go to the border, and mirrored ones come to the side x ≥ 0."""
     x = x.detach()
     if x.device.type != "cpu":
-        return (x * 0.5).add_(0.5).clamp_(0.0, 1.0)
+        unit = x * 0.5
+        if mirrored:
+            unit[:, 0].abs_()
+        return unit.add_(0.5).clamp_(0.0, 1.0)
     points = x.numpy() * np.float32(0.5)  # numpy, for it starts no threads over a few thousand numbers
+    if mirrored:
+        np.abs(points[:, 0], out=points[:, 0])
     points += np.float32(0.5)
     return torch.from_numpy(np.clip(points, np.float32(0.0), np.float32(1.0), out=points))
+
+
+def _mirror_signs(x: Tensor) -> Tensor:
+    """[N, 3], by which gradients by the place in the grid become those by x [N, 3]: −1 in x on the mirrored side."""
+    signs = torch.ones_like(x)
+    signs[:, 0].copysign_(x[:, 0])
+    return signs
 
 
 def _uniform(shape: tuple[int, ...], bound: float, generator: torch.Generator) -> Tensor:
