@@ -67,8 +67,10 @@ _WORDS = (
     "guidance.guidance_scale=10",
     "refine.iterations=0",
     "sketch.use=off",
+    "optimize.symmetry=none",
 )
-"""The camera is not told; from words alone more guidance is needed, and paintings do not agree."""
+"""The camera is not told; from words alone more guidance is needed, and paintings do not agree. Neither sketches nor
+symmetry, which published methods do not have."""
 _PUBLISHED = "guidance.perp_neg_strength=2"
 VARIANTS: dict[str, tuple[str, ...]] = {
     "plain": (*_WORDS, "guidance.perp_neg=off"),
