@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace, judge: Any) -> dict[str, list[dict[str, A
         waiting: dict[Any, tuple[Asset, Path]] = {}
         for asset in chosen(arguments):
             folder = arguments.out / asset.variant / asset.name
-            if (folder / "measured.json").exists():
+            if is_finished(asset, arguments.out):
                 rows[asset.variant].append(json.loads((folder / "measured.json").read_text(encoding="utf-8")))
                 continue
             future = pool.submit(make, asset, folder, arguments.preset, arguments.model, arguments.set)
@@ -81,7 +81,13 @@ def controls(judge: Any) -> dict[str, Any]:
 def chosen(arguments: argparse.Namespace) -> list[Asset]:
     """Every prompt, variant and seed that was asked for; prompts first, so that an early stop has all variants."""
     looks = [look for look in LOOKS if not arguments.kinds or look.kind in arguments.kinds]
-    return [Asset(v, look, seed) for seed in range(arguments.seeds) for look in looks for v in arguments.variants]
+    assets = [Asset(v, look, seed) for seed in range(arguments.seeds) for look in looks for v in arguments.variants]
+    return [each for each in assets if not arguments.finished or is_finished(each, arguments.out)]
+
+
+def is_finished(asset: Asset, out: Path) -> bool:
+    """Whether an asset was made and measured."""
+    return (out / asset.variant / asset.name / "measured.json").exists()
 
 
 def main() -> None:
@@ -95,6 +101,7 @@ def main() -> None:
     parser.add_argument("--model", default="toybox")
     parser.add_argument("--workers", type=int, default=2, help="assets made at the same time")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="unless a variant sets it")
+    parser.add_argument("--finished", action="store_true", help="make nothing: a table of what is there")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("DREAMLATHE_THREADS", str(max(1, (os.cpu_count() or 1) // arguments.workers)))

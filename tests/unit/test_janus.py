@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from argparse import Namespace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from backend.toybox.kinds import KINDS
 from backend.toybox.world import Look, make_object
+from benchmarks.janus.__main__ import chosen
 from benchmarks.janus.measures import AZIMUTHS, colour_error, front_where_none_is, uncoloured, views
 from benchmarks.janus.report import summary, table
 from benchmarks.janus.subjects import LOOKS, VARIANTS, Asset, has_face
@@ -33,6 +35,17 @@ def test_published_variants_differ_in_guidance_alone() -> None:
     for name, request in requests.items():
         assert (request.seed, request.prompt, request.mesh) == (3, published[0].prompt, published[0].mesh)
         assert request.guidance.camera_conditioning == (name == "camera")
+
+
+def test_of_what_is_there_a_table_can_be_made(tmp_path) -> None:
+    arguments = Namespace(out=tmp_path, kinds=["duck"], seeds=2, variants=["plain", "default"], finished=False)
+    assert len(chosen(arguments)) == 8
+    made = Asset("default", LOOKS[2], 1)
+    (tmp_path / "default" / made.name).mkdir(parents=True)
+    arguments.finished = True
+    assert chosen(arguments) == []
+    (tmp_path / "default" / made.name / "measured.json").write_text("{}", encoding="utf-8")
+    assert chosen(arguments) == [made]
 
 
 def test_settings_go_to_every_variant() -> None:
