@@ -312,7 +312,7 @@ def _make(request: Request, folder: Path, loaded: _Loaded, report: Report, shoul
         left = passed * (1 - share) / share if share > 0.5 else max(ahead - passed, 0.0)
         report(Progress(round(share * 100), 100, left))
 
-    mesh = extract_mesh(field, occupancy, request.mesh, report_mesh, _pictures(request, loaded.references))
+    mesh = extract_mesh(field, occupancy, request.mesh, report_mesh, _pictures(request, loaded.references, folder))
     if not len(mesh.faces):
         raise DivergedError("The mesh is empty.", "Try another seed, or lower the learning rate.")
     meshed = time.perf_counter()
@@ -334,16 +334,19 @@ def _make(request: Request, folder: Path, loaded: _Loaded, report: Report, shoul
     }
 
 
-def _pictures(request: Request, references: tuple[ReferenceView, ...]) -> Pictures:
+def _pictures(request: Request, references: tuple[ReferenceView, ...], folder: Path) -> Pictures:
+    """What the mesh takes from the request's pictures, or from sketches: of those, which are blurred, no colours."""
     from .meshing import Pictures, PictureView  # noqa: PLC0415
+    from .optimize import sketch_views  # noqa: PLC0415
     from .reference_files import with_mirror_images  # noqa: PLC0415
 
-    settings = request.reference
-    sides = with_mirror_images(references) if request.mirrored else references
-    views = tuple(PictureView(each.camera, each.fine, each.weight) for each in sides if each.fine is not None)
-    return Pictures(
-        views, settings.projection * (settings.colour_weight > 0), settings.outline * (settings.mask_weight > 0)
+    settings, sketches = request.reference, sketch_views(request, folder)
+    shown = with_mirror_images(references) if request.mirrored else references
+    views = tuple(
+        PictureView(each.camera, each.fine, each.weight) for each in sketches or shown if each.fine is not None
     )
+    colours = settings.projection * (settings.colour_weight > 0 and not sketches)
+    return Pictures(views, colours, settings.outline * (settings.mask_weight > 0))
 
 
 def mesh_seconds(settings: MeshSettings) -> float:

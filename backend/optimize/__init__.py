@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .loop import optimize
+from .sketches import sketch_views
 from .state import rewound
 
-__all__ = ["optimize", "rewound"]
+__all__ = ["optimize", "rewound", "sketch_views"]

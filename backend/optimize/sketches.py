@@ -62,7 +62,7 @@ def sketched(
         if should_stop():
             raise Cancelled("Stopped before the first step.", "The same request in the same folder begins anew.")
 
-    paths = {name: folder / FOLDER / f"sketch-{name}.png" for name in AZIMUTHS}
+    paths = _paths(folder)
     if not all(path.exists() for path in paths.values()):
         pictures = _drawn(request, sketcher, device, report, check)
         if pictures is None:
@@ -72,7 +72,19 @@ def sketched(
         for name, path in paths.items():
             _write(path, pictures[name])
     report(Preview(str(paths["front"]), 0))
-    return _views({name: read_picture(path).rgba for name, path in paths.items()}, request, device)
+    return _as_pictures(sketch_views(request, folder), request, device)
+
+
+def sketch_views(request: Request, folder: Path) -> tuple[ReferenceView, ...]:
+    """The sketches in a job's folder, with their cameras; none if there are none."""
+    paths = _paths(folder)
+    if not request.sketches or not all(path.exists() for path in paths.values()):
+        return ()
+    return _views({name: read_picture(path).rgba for name, path in paths.items()}, request)
+
+
+def _paths(folder: Path) -> dict[str, Path]:
+    return {name: folder / FOLDER / f"sketch-{name}.png" for name in AZIMUTHS}
 
 
 def _drawn(
@@ -91,7 +103,12 @@ def _drawn(
     report(Phase("optimize", "Trying which way the side looks."))
     kept["left"] = kept["right"][:, ::-1]
     ways = kept, {**kept, "right": kept["left"], "left": kept["right"]}
-    return min(ways, key=lambda way: misfit_of(_views(way, request, device), sketcher, request, device, check))
+
+    def misfit(way: dict[str, Floats]) -> float:
+        pictures = _as_pictures(_views(way, request), request, device)
+        return misfit_of(pictures, sketcher, request, device, check)
+
+    return min(ways, key=misfit)
 
 
 def _draw(
@@ -127,21 +144,30 @@ def _cut(drawing: Floats) -> Floats | None:
         return None
 
 
-def _views(pictures: dict[str, Floats], request: Request, device: torch.device) -> ReferenceViews:
-    """The sketches as what pictures are to the loop."""
-    settings = request.sketch
-    cameras = middle_cameras(list(AZIMUTHS.values()), settings.elevation, request.orbit)
+def _views(pictures: dict[str, Floats], request: Request) -> tuple[ReferenceView, ...]:
+    """The sketches and their cameras."""
+    cameras = middle_cameras(list(AZIMUTHS.values()), request.sketch.elevation, request.orbit)
     views: list[ReferenceView] = []
     for index, name in enumerate(AZIMUTHS):
         picture = Reference(np.ascontiguousarray(pictures[name]), "plain")
-        views.append(ReferenceView(cameras[index : index + 1], 1.0, (picture,), picture))
+        views.append(ReferenceView(cameras[index : index + 1], 1.0, (picture,), picture, _bytes(picture.rgba)))
+    return tuple(views)
+
+
+def _as_pictures(views: tuple[ReferenceView, ...], request: Request, device: torch.device) -> ReferenceViews:
+    """The sketches as what pictures are to the loop."""
+    settings = request.sketch
     weights = ReferenceSettings(colour_weight=settings.colour_weight, mask_weight=settings.mask_weight)
     return ReferenceViews(views, weights, device)
 
 
+def _bytes(rgba: Floats) -> NDArray[np.uint8]:
+    return np.rint(np.clip(rgba, 0.0, 1.0) * 255.0).astype(np.uint8)
+
+
 def _write(path: Path, rgba: Floats) -> None:
     buffer = io.BytesIO()
-    Image.fromarray(np.rint(np.clip(rgba, 0.0, 1.0) * 255.0).astype(np.uint8)).save(buffer, "PNG")
+    Image.fromarray(_bytes(rgba)).save(buffer, "PNG")
     with output_errors(path):
         path.parent.mkdir(exist_ok=True)
     write_atomically(path, buffer.getvalue())

@@ -15,9 +15,10 @@ from backend.cameras import CameraBatch, orbit_cameras, rays
 from backend.errors import Cancelled
 from backend.events import Event, Message
 from backend.guidance import CombinedGuidance, Guidance, Sketcher, WeightedGuidance, painter
+from backend.job import _pictures
 from backend.optimize import optimize
 from backend.optimize.reference_loss import ReferenceViews
-from backend.optimize.sketches import AZIMUTHS, sketched
+from backend.optimize.sketches import AZIMUTHS, sketch_views, sketched
 from backend.picture import read_picture
 from backend.reference import FixedCamera, ReferenceImage
 from backend.request import GuidanceSettings, Request
@@ -119,6 +120,18 @@ def test_what_was_drawn_is_not_drawn_again(tmp_path: Path) -> None:
     next(iter(files)).unlink()  # a run that was killed while it wrote them draws the same
     begin(request(), tmp_path, guidance)
     assert {path: path.read_bytes() for path in (tmp_path / "references").iterdir()} == files
+
+
+def test_the_mesh_takes_their_outline_and_not_their_colours(tmp_path: Path) -> None:
+    assert sketch_views(request(), tmp_path) == ()
+    begin(request(), tmp_path, Draughtsman())
+    views = sketch_views(request(), tmp_path)
+    assert [round(float(view.camera.azimuth[0])) for view in views] == list(AZIMUTHS.values())
+    taken = _pictures(request(), (), tmp_path)
+    assert (taken.colours, taken.outline) == (0.0, 1.0)
+    for view, shown in zip(taken.views, views, strict=True):
+        assert np.array_equal(view.rgba, np.rint(shown.shown.rgba * 255)) and view.rgba.dtype == np.uint8
+    assert _pictures(request(use="off"), (), tmp_path).views == ()
 
 
 def test_full_memory_is_met_with_smaller_steps(tmp_path: Path) -> None:
