@@ -23,7 +23,7 @@ from .common import SidebarPanel, columns, layout_of, shown
 _SHADING = ("albedo_share", "shaded_share", "textureless_share")
 _ADVANCED = {
     "guidance": {"guidance_scale", "camera_scale", "perp_neg", "perp_neg_strength", "timestep_range", "timestep_end"},
-    "optimize": {"iterations", "batch_size", "resolution", *_SHADING},
+    "optimize": {"iterations", "batch_size", "resolution", "symmetry", *_SHADING},
     "refine": {"iterations", "strength", "strength_end"},
 }
 

@@ -57,6 +57,8 @@ class DREAMLATHE_PT_source(SidebarPanel, Panel):
             _draw_prompt(settings, layout.column())
         if uses_pictures(settings):
             _draw_pictures(context, settings, layout.column())
+        columns(layout)
+        layout.prop(settings.optimize, "symmetry")
 
 
 def _draw_prompt(settings: Settings, layout: UILayout) -> None:
