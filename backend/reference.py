@@ -128,8 +128,8 @@ class ReferenceSettings:
     """Share of the pictures' own colours, in full resolution, in the texture where they show the surface; the rest is
     the field's. Without a colour weight there is none."""
     outline: float = bounded(1.0, 0.0, 1.0)
-    """Share of the way that the mesh's outline, as pictures or sketches see it, is moved to that of their masks. Without
-    a mask weight it stays."""
+    """Share of the way that the mesh's outline, as pictures or sketches see it, is moved to that of their masks.
+    Without a mask weight it stays."""
 
 
 def camera_prompts(cameras: Sequence[FixedCamera]) -> tuple[str, ...]:
