@@ -346,7 +346,8 @@ def _pictures(request: Request, references: tuple[ReferenceView, ...], folder: P
         PictureView(each.camera, each.fine, each.weight) for each in sketches or shown if each.fine is not None
     )
     colours = settings.projection * (settings.colour_weight > 0 and not sketches)
-    return Pictures(views, colours, settings.outline * (settings.mask_weight > 0))
+    masks = (request.sketch if sketches else settings).mask_weight
+    return Pictures(views, colours, settings.outline * (masks > 0))
 
 
 def mesh_seconds(settings: MeshSettings) -> float:

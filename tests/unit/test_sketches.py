@@ -132,6 +132,7 @@ def test_the_mesh_takes_their_outline_and_not_their_colours(tmp_path: Path) -> N
     for view, shown in zip(taken.views, views, strict=True):
         assert np.array_equal(view.rgba, np.rint(shown.shown.rgba * 255)) and view.rgba.dtype == np.uint8
     assert _pictures(request(use="off"), (), tmp_path).views == ()
+    assert _pictures(request(mask_weight=0.0), (), tmp_path).outline == 0.0
 
 
 def test_full_memory_is_met_with_smaller_steps(tmp_path: Path) -> None:
