@@ -18,6 +18,8 @@ BLOCK = 4
 
 _U32 = np.uint32
 _F32 = np.float32
+_SLACK = _F32(1e-3)
+"""By which the box around all matter is wider than its cells, more than positions are rounded."""
 
 
 @njit(cache=True, error_model="numpy")
@@ -55,6 +57,30 @@ def _exit(position: Any, inverse: Any, cell: Any, size: Any) -> Any:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _bounds(blocks: Any, block_size: Any) -> Any:
+    """The least box [2, 3] around all blocks with an occupied cell, a hair wider; the whole cube if there is none."""
+    low, high = np.full(3, blocks.shape[0], np.int64), np.full(3, -1, np.int64)
+    for ix in range(blocks.shape[0]):
+        for iy in range(blocks.shape[1]):
+            for iz in range(blocks.shape[2]):
+                if blocks[ix, iy, iz]:
+                    low[0], low[1], low[2] = min(low[0], ix), min(low[1], iy), min(low[2], iz)
+                    high[0], high[1], high[2] = max(high[0], ix), max(high[1], iy), max(high[2], iz)
+    box = np.empty((2, 3), np.float32)
+    for axis in range(3):
+        box[0, axis] = _F32(low[axis]) * block_size - _F32(1.0) - _SLACK
+        box[1, axis] = _F32(high[axis] + 1) * block_size - _F32(1.0) + _SLACK
+    return box
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _stretch(position: Any, inverse: Any, low: Any, high: Any) -> Any:
+    """Where a ray enters and leaves a slab along one axis."""
+    a, b = (low - position) * inverse, (high - position) * inverse
+    return min(a, b), max(a, b)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def find_samples(
     origins: Any,
     directions: Any,
@@ -79,15 +105,20 @@ def find_samples(
     resolution = occupied.shape[0]
     half = _F32(resolution * 0.5)
     cell_size, per_step = _F32(2.0 / resolution), _F32(1.0) / step
+    box = _bounds(blocks, cell_size * _F32(BLOCK))
     for r in range(n_rays):
         if (r // 64) % shares != share:
             continue
         ox, oy, oz = origins[r, 0], origins[r, 1], origins[r, 2]
         dx, dy, dz = directions[r, 0], directions[r, 1], directions[r, 2]
         ax, ay, az = _inverse(dx), _inverse(dy), _inverse(dz)
+        ex, lx = _stretch(ox, ax, box[0, 0], box[1, 0])
+        ey, ly = _stretch(oy, ay, box[0, 1], box[1, 1])
+        ez, lz = _stretch(oz, az, box[0, 2], box[1, 2])
         count = 0
-        k = 0
-        while k < stride and _F32(k) * step < length[r]:
+        k = int(min(max((max(ex, ey, ez) - near[r]) * per_step, _F32(0.0)), _F32(stride)))
+        end = min(min(lx, ly, lz) - near[r], length[r])
+        while k < stride and _F32(k) * step < end:
             offset, _ = _sample(k, length[r], step, first_counter + r * stride + k, seed, jitter)
             t = near[r] + offset
             x, y, z = ox + t * dx, oy + t * dy, oz + t * dz

@@ -72,6 +72,19 @@ def test_kernels_give_the_samples_of_the_dense_march(azimuth, elevation, distanc
     same(run("kernels", march, cast, grid, count, seed), run("torch", march, cast, grid, count, seed))
 
 
+@pytest.mark.parametrize("azimuth", [0.0, 37.0, 180.0])
+@pytest.mark.parametrize("corner", [(0, 0, 0), (9, 4, 11), (15, 15, 15)])
+def test_rays_skip_to_the_box_around_all_matter(azimuth: float, corner: tuple[int, int, int]) -> None:
+    """One cell in one block, seen along the axes and across: nothing is lost at the box's faces."""
+    grid = scattered_grid(16, 0.0, 0)
+    grid.binary[corner] = True
+    grid.blocks[tuple(each // 4 for each in corner)] = True
+    cast = bundle(azimuth, 0.0, 3.0, side=33)
+    found = run("kernels", march, cast, grid, 96, 3)
+    same(found, run("torch", march, cast, grid, 96, 3))
+    assert len(found) > 0 or corner != (9, 4, 11)
+
+
 @BOTH
 @pytest.mark.parametrize("seed", [None, 7])
 @pytest.mark.parametrize("distance", [0.4, 1.5, 3.0, 60.0])

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from backend.cameras import orbit_cameras
 from backend.errors import ModelError
@@ -116,6 +117,22 @@ def test_it_starts_as_the_text_model_that_ignores_the_picture() -> None:
     torch.testing.assert_close(nets.predict(noisy, times, tokens, latents), wanted, rtol=1e-4, atol=1e-4)
     nets.unet.conv_in.weight[:, 16:] += 0.1
     assert not torch.allclose(nets.predict(noisy, times, tokens, latents), wanted, atol=1e-2)
+
+
+@pytest.mark.parametrize("half", [True, False])
+def test_half_precision_is_for_processors_that_compute_in_it(monkeypatch: pytest.MonkeyPatch, half: bool) -> None:
+    """And attention's gradients are those of float32, as near as bfloat16 comes."""
+    monkeypatch.setattr(team, "computes_bfloat16", lambda _: half)
+    draws = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(2, 4, 9, 8, generator=draws, requires_grad=True) for _ in range(3))
+    wanted = torch.autograd.grad(functional.scaled_dot_product_attention(query, key, value).square().sum(), query)[0]
+    with team.precision(torch.device("cpu")):
+        product = torch.mm(torch.ones(2, 2), torch.ones(2, 2))
+        seen = functional.scaled_dot_product_attention(query, key, value)
+    assert product.dtype == (torch.bfloat16 if half else torch.float32)
+    found = torch.autograd.grad(seen.float().square().sum(), query)[0]
+    assert float(functional.cosine_similarity(found.flatten(), wanted.flatten(), dim=0)) > 0.999
+    assert torch.mm(torch.ones(2, 2), torch.ones(2, 2)).dtype == torch.float32
 
 
 def test_fit_learns_resumes_and_adopts_the_average(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
