@@ -18,7 +18,7 @@ from scipy.sparse import coo_array, csc_array, diags_array
 from scipy.sparse.linalg import splu
 
 from .mesh import Booleans, Floats, Integers, face_normals, vertex_normals
-from .projection import PictureView
+from .projection import PictureView, pixels, places
 from .rasterize import depth_map
 
 REACH = 0.06
@@ -93,7 +93,7 @@ def _beside_nothing(view: PictureView, vertices: Doubles, faces: Integers, rim: 
     """[K]: whether a vertex of ``rim`` [K] lies, in the picture, on the outline of the whole surface."""
     empty = ~np.isfinite(depth_map(vertices.astype(np.float32), faces, view.camera, SIZE))
     padded: Any = ndimage.distance_transform_edt(~np.pad(empty, 1, constant_values=True))
-    place = _places(view, vertices[rim], SIZE)
+    place = pixels(places(view.camera, vertices[rim]), SIZE)
     pixel = np.clip(np.rint(place).astype(np.int64), 0, SIZE - 1)
     return padded[1:-1, 1:-1][pixel[:, 0], pixel[:, 1]] <= NEAR
 
@@ -105,7 +105,7 @@ def _to_edge(view: PictureView, points: Doubles, sideways: Doubles) -> tuple[Dou
     """
     offsets = np.linspace(-REACH, REACH, STEPS)
     along = points[:, None] + offsets[None, :, None] * sideways[:, None]
-    place = _places(view, along.reshape(-1, 3), len(view.rgba))
+    place = pixels(places(view.camera, along.reshape(-1, 3)), len(view.rgba))
     opacity = view.rgba[..., 3].astype(np.float64) / 255.0
     value = ndimage.map_coordinates(opacity, place.T, order=1, mode="nearest").reshape(len(points), STEPS) - 0.5
     ends: Booleans = (value[:, :-1] > 0.0) & (value[:, 1:] <= 0.0)
@@ -114,14 +114,6 @@ def _to_edge(view: PictureView, points: Doubles, sideways: Doubles) -> tuple[Dou
     crossing = np.where(ends, crossing, np.inf)
     nearest = np.abs(crossing).argmin(axis=1)
     return crossing[np.arange(len(points)), nearest], np.asarray(ends.any(axis=1), bool)
-
-
-def _places(view: PictureView, points: Doubles, size: int) -> Doubles:
-    """Rows and columns [N, 2] of points [N, 3] in a picture with ``size`` × ``size`` pixels (middles: integers)."""
-    pose = view.camera.camera_to_world[0].astype(np.float64)
-    local = (points - pose[:3, 3]) @ pose[:3, :3]
-    ndc = view.camera.focal[0] * local[:, :2] / np.maximum(-local[:, 2:], 1e-3) + view.camera.center[0]
-    return np.stack([(1.0 - ndc[:, 1]) * 0.5 * size - 0.5, (ndc[:, 0] + 1.0) * 0.5 * size - 0.5], axis=1)
 
 
 def _stiffness(vertices: Doubles, faces: Integers) -> csc_array:

@@ -95,14 +95,24 @@ class _Seen:
         """Of points [N, 3]: linear colours [N, 3], belief [N] in [0, 1], and cosines [N] to the camera, at least 0."""
         away = self.camera.position[0].astype(np.float64) - points
         cosine = _cosine(normals, away)
-        place = world_to_ndc(self.camera, points)[0].astype(np.float64)
-        place = np.where(np.isfinite(place), place, 2.0)  # behind the camera: beyond the picture
+        place = places(self.camera, points)
         depth = away @ self.camera.camera_to_world[0, :3, 2].astype(np.float64)
         slope = np.sqrt(1.0 - cosine**2) / np.maximum(cosine, FACING[0])
         slack = BEHIND + self.pixel * depth * slope
         visible = depth <= _lookup(self.depth[..., None], place, order=0)[:, 0] + slack
         belief = _ramp(cosine, FACING) * _lookup(self.trust[..., None], place)[:, 0] * visible
         return _lookup(self.colour, place), belief, cosine
+
+
+def places(camera: CameraBatch, points: NDArray[np.floating]) -> Doubles:
+    """Where points [N, 3] land in the picture of one camera: [N, 2] in ndc, beyond it for those behind the camera."""
+    place = world_to_ndc(camera, points)[0].astype(np.float64)
+    return np.where(np.isfinite(place), place, 2.0)
+
+
+def pixels(place: Doubles, size: int) -> Doubles:
+    """Rows and columns [N, 2] of places [N, 2] (ndc) in a picture of ``size`` × ``size`` pixels (middles: integers)."""
+    return np.stack([(1.0 - place[:, 1]) * 0.5 * size - 0.5, (place[:, 0] + 1.0) * 0.5 * size - 0.5], axis=1)
 
 
 def _trust(rgba: Bytes, depth: Doubles, finer_pixel: float) -> Doubles:
@@ -156,13 +166,9 @@ def _linear(rgba: Bytes) -> Doubles:
 
 def _lookup(image: Doubles, place: Doubles, order: int = 1) -> Doubles:
     """Values [N, C] of an image [S, S, C] at places [N, 2] (ndc): bilinear, or the nearest pixel's (order 0)."""
-    size = len(image)
-    rows = (1.0 - place[:, 1]) * 0.5 * size - 0.5
-    columns = (place[:, 0] + 1.0) * 0.5 * size - 0.5
+    where = pixels(place, len(image)).T
     mode = "constant" if order == 1 else "nearest"
-    planes = [
-        ndimage.map_coordinates(image[..., c], [rows, columns], order=order, mode=mode) for c in range(image.shape[2])
-    ]
+    planes = [ndimage.map_coordinates(image[..., c], where, order=order, mode=mode) for c in range(image.shape[2])]
     return np.stack(planes, axis=1)
 
 
