@@ -46,7 +46,8 @@ class OptimizeSettings:
     """Hash-grid engine."""
     symmetry: Literal["auto", "mirror", "none"] = "auto"
     """mirror: left and right mirror each other, across the rig's YZ plane; auto: where only the built-in models are
-    asked, whose things are all so, and each picture's azimuth is told (not 0)."""
+    asked, whose things are all so, each picture is told to be seen from another side than the front, and no camera has
+    a prompt of its own."""
     albedo_share: float = bounded(0.2, 0.0, 1.0)
     """Share of the run, from its start, that is shaded by albedo alone."""
     textureless_share: float = bounded(0.0, 0.0, 1.0)

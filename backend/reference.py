@@ -17,6 +17,8 @@ from .errors import RequestError
 from .settings import bounded
 
 MOST_REFERENCES = 64
+_STRAIGHT = 1e-3
+"""A camera beside the front's axis by less of its distance is in front."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,14 @@ class ReferenceImage:
     def is_as_is(self) -> bool:
         """Whether the picture is what the camera saw."""
         return self.camera is not None if self.framing == "auto" else self.framing == "as-is"
+
+    @property
+    def is_turned(self) -> bool:
+        """Whether it is told to be seen from another side than the front, which nobody may have chosen."""
+        if self.camera is None:
+            return self.azimuth != 0.0
+        x, y = (row[3] for row in self.camera.camera_to_world[:2])
+        return y > 0.0 or abs(x) > _STRAIGHT * abs(y)
 
     @property
     def files(self) -> dict[str, str]:

@@ -272,12 +272,13 @@ class Request:
     def mirrored(self) -> bool:
         """Whether left and right are each other's mirror image.
 
-        All that the built-in models know is; of a picture whose azimuth is 0 nobody may have said how it is turned.
+        All that the built-in models know is; of a picture from the front nobody may have said how it is turned, and
+        what a camera's own prompt asks for may be meant for its side alone.
         """
         if self.optimize.symmetry != "auto":
             return self.optimize.symmetry == "mirror"
-        words = not self.asks_prompt or self.model == BUILT_IN_MODEL
-        pictures = self.view_model == BUILT_IN_VIEW_MODEL and all(each.azimuth for each in self.references)
+        words = not self.asks_prompt or (self.model == BUILT_IN_MODEL and not camera_prompts(self.cameras))
+        pictures = self.view_model == BUILT_IN_VIEW_MODEL and all(each.is_turned for each in self.references)
         return words and (pictures or not self.references)
 
     @property

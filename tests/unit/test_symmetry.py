@@ -14,7 +14,7 @@ from backend.field import Blob, Field, FieldConfig, GridLayout, HashGridConfig, 
 from backend.job import run_job
 from backend.optimize.state import RunState
 from backend.picture import Reference
-from backend.reference import ReferenceImage
+from backend.reference import FixedCamera, ReferenceImage
 from backend.reference_files import ReferenceView, with_mirror_images
 from backend.request import GuidanceSettings, OptimizeSettings, Request
 from tests.unit.picture_jobs import SMALL, disc, never, nothing
@@ -84,6 +84,13 @@ def test_by_words_alone_a_request_is_mirrored_where_the_built_in_model_is_asked(
     assert asked.replace(model="somebody/else", optimize=mirror).mirrored
 
 
+def test_a_camera_that_is_told_something_of_its_own_may_see_what_the_other_side_lacks() -> None:
+    pose = tuple(tuple(row) for row in orbit_cameras(90.0, 20.0, 3.0, 40.0).camera_to_world[0].tolist())
+    plain, own = FixedCamera(pose, (2.7, 2.7)), FixedCamera(pose, (2.7, 2.7), prompt="a duck with a medal")
+    assert Request(prompt="a duck", cameras=(plain,)).mirrored
+    assert not Request(prompt="a duck", cameras=(plain, own)).mirrored
+
+
 def test_by_pictures_a_request_is_mirrored_where_it_is_known_how_they_are_turned() -> None:
     turned, unknown = ReferenceImage("duck.png", azimuth=30.0), ReferenceImage("duck.png")
     request = Request(prompt="", references=(turned,))
@@ -94,6 +101,14 @@ def test_by_pictures_a_request_is_mirrored_where_it_is_known_how_they_are_turned
     assert not request.replace(view_model="none").mirrored
     assert request.replace(prompt="a duck").mirrored
     assert not request.replace(prompt="a duck", model="somebody/else").mirrored
+
+
+@pytest.mark.parametrize(("azimuth", "turned"), [(0.0, False), (0.01, False), (30.0, True), (180.0, True)])
+def test_a_camera_of_the_scene_says_how_its_picture_is_turned(azimuth: float, turned: bool) -> None:
+    cameras = orbit_cameras(azimuth, 20.0, 3.0, 40.0)
+    pose = tuple(tuple(row) for row in cameras.camera_to_world[0].tolist())
+    picture = ReferenceImage("duck.png", camera=FixedCamera(pose, (2.7, 2.7)))
+    assert Request(prompt="", references=(picture,)).mirrored is turned
 
 
 def test_a_run_has_the_field_that_its_request_wants() -> None:
