@@ -23,7 +23,7 @@ class SketchSettings:
     """Of Perp-Neg's negatives in the drawings; 0: without Perp-Neg."""
     sampling_steps: int = bounded(12, 1, 1000)
     """Denoising steps of a drawing."""
-    elevation: float = bounded(15.0, -90.0, 90.0)
+    elevation: float = bounded(20.0, -90.0, 90.0)
     """From where a drawing is taken to be seen, in degrees."""
     share: float = bounded(1.0, 0.0, 1.0)
     """Share of the distillation, from its start, during which they count."""
