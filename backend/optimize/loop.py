@@ -48,8 +48,8 @@ from .state import RunState
 MAX_RESTARTS = 1
 _CHECK_PARAMETERS_EVERY = 10
 _REPORT_SECONDS = 0.2
-_NORMAL_WEIGHT = 4e-3
-"""Four times a picture's: shapes come out no worse by it, and a quarter of the normals is saved."""
+_NORMAL_WEIGHT = 1e-2
+"""Ten times a picture's: shapes come out no worse by it, and a third of the normals and more is saved."""
 _PREVIEW_SECONDS = 3.0
 _PREVIEW_LIMIT = 5.0
 """Previews come after so many seconds, and before a step that would make it more than the limit; they draw no random
