@@ -171,7 +171,7 @@ def adopt(parameters: list[nn.Parameter], average: list[Tensor]) -> None:
 def precision(device: torch.device) -> Generator[None]:
     """bfloat16 on CUDA and on CPUs that compute in it, float32 elsewhere.
 
-    On such a CPU attention is plain matrix products: torch's fused one goes back six times slower in bfloat16.
+    On such a CPU attention is plain matrix products: torch's fused one goes back nine times slower in bfloat16.
     """
     on_cpu = computes_bfloat16(device)
     attention = sdpa_kernel(SDPBackend.MATH) if on_cpu else contextlib.nullcontext()
