@@ -1,8 +1,9 @@
-"""Trains Toybox from nothing: ``python -m backend.toybox.train --out FOLDER`` (resumable; CPU or GPU).
+"""Trains Toybox: ``python -m backend.toybox.train --out FOLDER`` (resumable; CPU or GPU).
 
 Stages, each skipped when its result lies in FOLDER: pictures of the world, the encoder (computed, not learned), text
 encoder, UNet and camera projection together, the decoder, and the model folder in fp16. Budgets are in minutes of
-training, so that a slower machine gets a weaker model, not an endless wait.
+training, so that a slower machine gets a weaker model, not an endless wait. ``--start MODEL`` goes on from a model's
+folder instead of from nothing, and keeps its encoder.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import CLIPTextModel
 
-from ..guidance.camera_projection import CameraProjection
+from ..guidance.camera_projection import SUBFOLDER, CameraProjection
 from .batches import Batches, all_captions
 from .dataset import Bias, Pictures, make_pictures
 from .diffusion import noised, posterior_sample, shaping_timesteps
@@ -105,15 +108,25 @@ class Denoiser:
         return [p for m in self.parts.values() for p in m.parameters()]
 
 
+def make_denoiser(tokenizer: Any, start: Path | None, seed: int) -> Denoiser:
+    """New networks, or those of the model folder ``start``, in single precision."""
+    torch.manual_seed(seed)
+    if start is None:
+        return Denoiser(make_unet(), make_text_encoder(tokenizer), CameraProjection(TEXT_WIDTH))
+    unet: Any = UNet2DConditionModel.from_pretrained(start / "unet", torch_dtype=torch.float32)
+    text: Any = CLIPTextModel.from_pretrained(start / "text_encoder", torch_dtype=torch.float32)
+    projection = CameraProjection.from_pretrained(start / SUBFOLDER)
+    return Denoiser(unet, text, projection)
+
+
 def train_denoiser(
-    batches: Batches, patches: PatchEncoder, tokenizer: Any, recipe: Recipe, path: Path, team: Team
-) -> Denoiser:
-    """v-prediction; some pictures with their camera, some with words alone. Returns the averaged networks."""
+    batches: Batches, patches: PatchEncoder, nets: Denoiser, tokenizer: Any, recipe: Recipe, path: Path, team: Team
+) -> None:
+    """v-prediction; some pictures with their camera, some with words alone. Leaves averaged weights in ``nets``."""
     torch.manual_seed(recipe.seed + 1)
     device = batches.device
-    nets = Denoiser(
-        make_unet().to(device), make_text_encoder(tokenizer).to(device), CameraProjection(TEXT_WIDTH).to(device)
-    )
+    for part in nets.parts.values():
+        part.to(device).train()
     if device.type == "cuda":
         nets.unet.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     alphas = make_scheduler().alphas_cumprod.to(device)
@@ -126,7 +139,6 @@ def train_denoiser(
 
     course = Course(recipe.minutes, recipe.learning_rate, recipe.ema, (0.9, 0.99), weight_decay=0.01)
     fit(loss_at, nets.parameters(), nets.parts, course, path, team)
-    return nets
 
 
 def _denoising_loss(
@@ -174,16 +186,18 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="checkpoints, logs and, at the end, the model folder")
+    parser.add_argument("--start", type=Path, help="the folder of a model to train further, as backend/toybox/weights")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     for item in dataclasses.fields(Recipe):
         parser.add_argument(f"--{item.name.replace('_', '-')}", type=type(item.default), default=item.default)
     arguments = vars(parser.parse_args())
-    out, device = arguments.pop("out"), torch.device(arguments.pop("device"))
+    out, start, device = arguments.pop("out"), arguments.pop("start"), torch.device(arguments.pop("device"))
     recipe = Recipe(**arguments)
     out.mkdir(parents=True, exist_ok=True)
     pictures = load_pictures(out / "pictures.npz", recipe, BIAS)
-    fit_encoder(pictures, recipe, out / "encoder.pt")
-    launch(_train, recipe.processes, out, device, recipe)
+    if start is None:
+        fit_encoder(pictures, recipe, out / "encoder.pt")
+    launch(_train, recipe.processes, out, start, device, recipe)
 
 
 def fit_encoder(pictures: Pictures, recipe: Recipe, path: Path) -> PatchEncoder:
@@ -194,17 +208,26 @@ def fit_encoder(pictures: Pictures, recipe: Recipe, path: Path) -> PatchEncoder:
     return PatchEncoder(**torch.load(path, weights_only=True))
 
 
-def _train(team: Team, out: Path, device: torch.device, recipe: Recipe) -> None:
+def _autoencoder(pictures: Pictures, recipe: Recipe, out: Path, start: Path | None) -> tuple[Any, PatchEncoder]:
+    """The VAE, and what its encoder computes."""
+    if start is not None:
+        kept: Any = AutoencoderKL.from_pretrained(start / "vae", torch_dtype=torch.float32)
+        return kept.requires_grad_(False), PatchEncoder.read(kept)
+    torch.manual_seed(recipe.seed)
+    vae, patches = make_vae().requires_grad_(False), fit_encoder(pictures, recipe, out / "encoder.pt")
+    set_linear_encoder(vae, patches)
+    return vae, patches
+
+
+def _train(team: Team, out: Path, start: Path | None, device: torch.device, recipe: Recipe) -> None:
     torch.backends.cudnn.benchmark = True
     pictures = load_pictures(out / "pictures.npz", recipe, BIAS)
     batches = Batches(pictures, BIAS, device, recipe.seed + 1000 * team.rank)
     tokenizer = make_tokenizer(out / f"tokenizer-{team.rank}")
-    patches = fit_encoder(pictures, recipe, out / "encoder.pt")
-    torch.manual_seed(recipe.seed)
-    vae = make_vae().requires_grad_(False)
-    set_linear_encoder(vae, patches)
+    vae, patches = _autoencoder(pictures, recipe, out, start)
     vae, patches = vae.to(device), patches.to(device)
-    nets: Any = train_denoiser(batches, patches, tokenizer, recipe, out / "denoiser.pt", team)
+    nets = make_denoiser(tokenizer, start, recipe.seed + 1)
+    train_denoiser(batches, patches, nets, tokenizer, recipe, out / "denoiser.pt", team)
     train_decoder(batches, patches, vae, recipe, out / "decoder.pt", team)
     if team.leads:
         save_folder(

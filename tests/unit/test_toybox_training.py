@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file
 from torch.nn import functional
 
 from backend.cameras import orbit_cameras
 from backend.errors import VocabularyError
 from backend.guidance import load_guidance
+from backend.guidance.model_folder import BUILT_IN_FOLDER
 from backend.request import GuidanceSettings
 from backend.toybox import train
 from backend.toybox.batches import Batches, all_captions
@@ -113,3 +115,25 @@ def test_a_short_run_makes_an_ordinary_folder_and_resumes(tmp_path: Path, monkey
     assert result.gradient.shape == (2, 3, 64, 64)
     assert torch.isfinite(result.gradient).all()
     assert float(result.gradient.abs().max()) > 0
+
+
+def test_a_run_that_goes_on_from_a_model_begins_with_its_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = make_tokenizer(tmp_path / "tokenizer")
+    begun, new = train.make_denoiser(tokenizer, BUILT_IN_FOLDER, 3), train.make_denoiser(tokenizer, None, 3)
+    for name, part in begun.parts.items():
+        weights, others = part.state_dict(), new.parts[name].state_dict()
+        assert {key: value.shape for key, value in weights.items()} == {k: v.shape for k, v in others.items()}
+    shipped = load_file(BUILT_IN_FOLDER / "unet" / "diffusion_pytorch_model.safetensors")
+    torch.testing.assert_close(begun.unet.state_dict()["conv_in.weight"], shipped["conv_in.weight"].float())
+
+    start = ("--start", str(BUILT_IN_FOLDER), "--decoder-minutes", "0")
+    run(tmp_path, monkeypatch, *start, "--minutes", "0.02", "--learning-rate", "1e-6")
+    assert not (tmp_path / "encoder.pt").exists()
+    kept = load_file(tmp_path / "weights" / "vae" / "diffusion_pytorch_model.safetensors")
+    for key, value in load_file(BUILT_IN_FOLDER / "vae" / "diffusion_pytorch_model.safetensors").items():
+        torch.testing.assert_close(kept[key], value, rtol=0, atol=0)
+    went = load_file(tmp_path / "weights" / "text_encoder" / "model.safetensors")
+    for key, value in load_file(BUILT_IN_FOLDER / "text_encoder" / "model.safetensors").items():
+        torch.testing.assert_close(went[key], value, rtol=0, atol=2e-3)
