@@ -335,12 +335,12 @@ def _make(request: Request, folder: Path, loaded: _Loaded, report: Report, shoul
 
 
 def _pictures(request: Request, references: tuple[ReferenceView, ...], folder: Path) -> Pictures:
-    """What the mesh takes from the request's pictures, or from sketches: of those, which are blurred, no colours."""
+    """What the mesh takes from the request's pictures; or from sketches: of those, which are blurred, no colours."""
     from .meshing import Pictures, PictureView  # noqa: PLC0415
     from .optimize import sketch_views  # noqa: PLC0415
     from .reference_files import with_mirror_images  # noqa: PLC0415
 
-    settings, sketches = request.reference, sketch_views(request, folder)
+    settings, sketches = request.reference, () if references else sketch_views(request, folder)
     shown = with_mirror_images(references) if request.mirrored else references
     views = tuple(
         PictureView(each.camera, each.fine, each.weight) for each in sketches or shown if each.fine is not None

@@ -88,6 +88,8 @@ class GuidanceSettings:
     """Also tell the model the camera, if it was trained to know it."""
     overhead_angle: float = bounded(60.0, 0.0, 90.0)
     """From this elevation on the prompt says overhead view, in degrees."""
+    three_quarter_views: bool = False
+    """Prompts of views half-way to a side say so ("front three quarter view"), instead of blending front and side."""
 
 
 @dataclass(frozen=True)
@@ -263,10 +265,10 @@ class Request:
 
     @property
     def sketches(self) -> bool:
-        """Whether a model that can draws sketches first: from a prompt alone, around an orbit."""
-        use, asked = self.sketch.use, self.asks_prompt and not self.references and not self.cameras
-        alone = self.model == BUILT_IN_MODEL and not self.guidance.camera_conditioning
-        return asked and self.sketch.share > 0 and (use == "on" or (use == "auto" and alone))
+        """Whether a model that can draws sketches first, around an orbit."""
+        use, asked = self.sketch.use, (self.asks_prompt or self.shows_pictures) and not self.cameras
+        built_in = self.model == BUILT_IN_MODEL and not self.references
+        return asked and self.sketch.share > 0 and (use == "on" or (use == "auto" and built_in))
 
     @property
     def mirrored(self) -> bool:

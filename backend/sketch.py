@@ -10,13 +10,15 @@ from .settings import bounded
 
 @dataclass(frozen=True)
 class SketchSettings:
-    """Drawings by words alone of front, side and back, which count as pictures beside distillation."""
+    """Drawings of the object from all around, which count as pictures beside distillation."""
 
     use: Literal["auto", "on", "off"] = "auto"
-    """auto: where the built-in model is asked by words alone; on: by every model that reads a prompt. There are none
-    beside pictures or fixed cameras."""
+    """auto: where the built-in text model is asked, without pictures; on: by every model. There are none beside fixed
+    cameras."""
     candidates: int = bounded(24, 3, 256)
-    """Drawings of each view; what they agree on is kept."""
+    """Drawings of each view by words alone; what they agree on is kept."""
+    told_candidates: int = bounded(8, 3, 256)
+    """The same by a model that is told the camera, whose drawings are more alike."""
     guidance_scale: float = bounded(5.0, 0.0, 1000.0)
     """Classifier-free guidance scale of the drawings."""
     perp_neg_strength: float = bounded(0.5, 0.0, 20.0)
@@ -31,5 +33,3 @@ class SketchSettings:
     """Of the squared error of sRGB colours, before one random background."""
     mask_weight: float = bounded(2_000.0, 0.0, 1e6)
     """Of the squared error of the opacity."""
-    trial_steps: int = bounded(200, 1, 100_000)
-    """Steps in which a field is fitted to them, once for each side that the drawn one may be."""

@@ -64,7 +64,7 @@ def build_condition(
     own views. ``camera_tokens`` [B, K, D], if any, follow the positive's words in the told rows and nowhere else:
     Perp-Neg is between words, with and without a camera.
     """
-    shares = view_weights(azimuth, elevation, settings.overhead_angle)
+    shares = view_weights(azimuth, elevation, settings.overhead_angle, three_quarter=settings.three_quarter_views)
     positive = text.interpolated(shares, prompt)
     unconditional = text.unconditional.expand_as(positive)
     negatives = select_negatives(negative_weights(settings, azimuth, elevation), positive.device)

@@ -60,20 +60,17 @@ class Painter(Protocol):
 
 @runtime_checkable
 class Sketcher(Painter, Protocol):
-    """A painter that also draws from words alone, and says how well a picture fits them."""
+    """A painter that also draws from nothing."""
+
+    @property
+    def told(self) -> bool:
+        """Whether it knows the camera; else, left and right are one to it."""
+        ...
 
     def draw(self, cameras: CameraBatch, settings: SketchSettings, generator: torch.Generator) -> Tensor:
         """Draw what is seen from ``cameras``: [B, 3, H, W] (sRGB in [0, 1]), at the model's own size.
 
-        Each drawing begins from a colour of its own. ``generator`` is the only chance.
-        """
-        ...
-
-    def misfit(self, images: Tensor, cameras: CameraBatch, share: float, generator: torch.Generator) -> Tensor:
-        """How badly ``images`` [B, 3, H, W] (sRGB in [0, 1]) fit what is asked of ``cameras``: [B].
-
-        The mean squared error of the model's guess of the noise at ``share`` of the schedule: a bound of the pictures'
-        likelihood, by which a diffusion model classifies (arXiv 2303.16203). Equal generators make it comparable.
+        ``generator`` is the only chance.
         """
         ...
 

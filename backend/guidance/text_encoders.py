@@ -34,7 +34,7 @@ KEEP_FROM_BYTES = 50_000_000
 """Text encoders smaller than this are asked anew: that takes no longer than looking it up."""
 _TEXTS = 8
 """That are asked at once: every camera may have a prompt of its own, and T5 is large."""
-_LAYOUT = 1
+_LAYOUT = 2
 """Of the files in the cache."""
 
 
@@ -52,7 +52,7 @@ class Texts:
         return Texts(self.prompt.lower(), self.negative.lower(), tuple(text.lower() for text in self.own))
 
     def fitted(self, tokenizer: Any, length: int, part: str, tell: Tell) -> list[str]:
-        """Each prompt's four views, then the negative prompt, none longer than ``length`` tokens; tells what is cut.
+        """Each prompt's views, then the negative prompt, none longer than ``length`` tokens; tells what is cut.
 
         Raises RequestError where not even a prompt's first word fits.
         """
@@ -179,7 +179,7 @@ def _fitting(folder: ModelFolder, part: str, tokenizer: Any, network: Any) -> An
 
 
 def embeddings(tokens: Tensor, pooled: Tensor | None = None) -> TextEmbeddings:
-    """Of ``tokens`` [4·P + 1, T, D] and ``pooled`` [4·P + 1, E]: each prompt's views, then the negative prompt."""
+    """Of ``tokens`` [V·P + 1, T, D] and ``pooled`` [V·P + 1, E]: each prompt's views, then the negative prompt."""
     texts = tokens.float()
     whole = None if pooled is None else pooled.float()
     return TextEmbeddings(

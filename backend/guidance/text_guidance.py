@@ -125,27 +125,24 @@ class TextGuidance(LatentGuidance):
         predict = self._predict(cameras, dataclasses.replace(self.settings, **scales))
         return self.paint(images, predict, strength, settings.sampling_steps, generator)
 
+    @property
+    def told(self) -> bool:
+        """See :attr:`.interface.Sketcher.told`."""
+        return self.networks.camera is not None
+
     @torch.inference_mode()
     def draw(self, cameras: CameraBatch, settings: SketchSettings, generator: torch.Generator) -> Tensor:
-        """See :meth:`.interface.Sketcher.draw`; with less Perp-Neg than distillation, or a part is taken away whole."""
+        """See :meth:`.interface.Sketcher.draw`; each begins from a colour of its own.
+
+        There is less Perp-Neg in it than in distillation, or a part is taken away whole.
+        """
         scales = {"guidance_scale": settings.guidance_scale, "camera_scale": settings.guidance_scale}
         strength = {"perp_neg_strength": settings.perp_neg_strength}
-        predict = self._predict(cameras, dataclasses.replace(self.settings, **scales, **strength))
+        views = {"three_quarter_views": True}
+        predict = self._predict(cameras, dataclasses.replace(self.settings, **scales, **strength, **views))
         colours = torch.rand((len(cameras), 3, 1, 1), generator=generator, device=generator.device)
         blank = colours.expand(-1, -1, *self.image_size)
         return self.paint(blank, predict, 1.0, settings.sampling_steps, generator)
-
-    @torch.inference_mode()
-    def misfit(self, images: Tensor, cameras: CameraBatch, share: float, generator: torch.Generator) -> Tensor:
-        """See :meth:`.interface.Sketcher.misfit`; by the words alone."""
-        latents = self.encode(images.float().to(self.device), generator)
-        schedule, count = self.networks.schedule, len(images)
-        timesteps = torch.full((count,), round(share * schedule.last), device=self.device)
-        noise = torch.randn(latents.shape, generator=generator, device=generator.device).to(self.device)
-        condition = self.condition(cameras, dataclasses.replace(self.settings, perp_neg="off"))
-        noisy = schedule.add_noise(latents, noise, timesteps)
-        seen = self.predict_noise(noisy, timesteps, *condition.asked(2 * count, start=count))
-        return (seen - noise).square().mean((1, 2, 3))
 
     def _predict(self, cameras: CameraBatch, settings: GuidanceSettings) -> Predict:
         """The guided noise of views from ``cameras``."""

@@ -17,8 +17,11 @@ from torch import Tensor
 
 from ..cameras import off_front
 
-VIEWS = ("front", "side", "back", "overhead")
-FRONT, SIDE, BACK, OVERHEAD = range(4)
+VIEWS = ("front", "side", "back", "overhead", "front three quarter", "back three quarter")
+"""The last two are half-way to a side, for whom asks for them by name."""
+
+_BY_TURN = ("front", "front three quarter", "side", "back three quarter", "back")
+"""At 0, 45, 90, 135 and 180 degrees from the front."""
 
 
 def view_prompts(prompt: str) -> list[str]:
@@ -32,16 +35,20 @@ def is_overhead(elevation: ArrayLike, overhead_angle: float) -> NDArray[np.bool_
     return np.atleast_1d(np.asarray(elevation, np.float64)) >= overhead_angle
 
 
-def view_weights(azimuth: ArrayLike, elevation: ArrayLike, overhead_angle: float) -> NDArray[np.float64]:
-    """Share of each of :data:`VIEWS` in a camera's prompt: [B, 4], rows sum to 1.
+def view_weights(
+    azimuth: ArrayLike, elevation: ArrayLike, overhead_angle: float, *, three_quarter: bool = False
+) -> NDArray[np.float64]:
+    """Share of each of :data:`VIEWS` in a camera's prompt: [B, V], rows sum to 1.
 
     ``azimuth`` [B] in degrees, 0 is the front; left and right are both "side". From an elevation of
-    ``overhead_angle`` degrees on, the view is overhead alone.
+    ``overhead_angle`` degrees on, the view is overhead alone. ``three_quarter``: those views have their part as well.
     """
-    turn = off_front(np.atleast_1d(azimuth)) / 90.0
-    front, back = np.clip(1.0 - turn, 0.0, 1.0), np.clip(turn - 1.0, 0.0, 1.0)
-    weights = np.stack([front, 1.0 - front - back, back, np.zeros_like(turn)], axis=1)
-    weights[is_overhead(elevation, overhead_angle)] = np.eye(4)[OVERHEAD]
+    order = _BY_TURN if three_quarter else _BY_TURN[::2]
+    turn = off_front(np.atleast_1d(azimuth)) / 180.0 * (len(order) - 1)
+    weights = np.zeros((len(turn), len(VIEWS)))
+    for place, view in enumerate(order):
+        weights[:, VIEWS.index(view)] = np.clip(1.0 - np.abs(turn - place), 0.0, 1.0)
+    weights[is_overhead(elevation, overhead_angle)] = np.eye(len(VIEWS))[VIEWS.index("overhead")]
     return weights
 
 
@@ -50,16 +57,16 @@ class TextEmbeddings:
     """The texts of one job, encoded once."""
 
     views: Tensor
-    """[4·P, T, D]: of each of P prompts, in the order of :data:`VIEWS`."""
+    """[V·P, T, D]: of each of P prompts, in the order of :data:`VIEWS`."""
     unconditional: Tensor
     """[T, D], of the empty prompt or of the negative prompt that takes its place."""
     pooled_views: Tensor | None = None
-    """[4·P, E], each text as one vector, for models that are told one beside the tokens."""
+    """[V·P, E], each text as one vector, for models that are told one beside the tokens."""
     pooled_unconditional: Tensor | None = None
     """[E], the same."""
 
     def interpolated(self, weights: NDArray[np.float64], prompt: NDArray[np.int64] | None = None) -> Tensor:
-        """Embeddings [B, T, D] for shares ``weights`` [B, 4] of the views of ``prompt`` [B] (None: the first)."""
+        """Embeddings [B, T, D] for shares ``weights`` [B, V] of the views of ``prompt`` [B] (None: the first)."""
         shares = self._shares(weights, prompt)
         return (shares @ self.views.flatten(1)).view(len(weights), *self.views.shape[1:])
 
@@ -76,7 +83,7 @@ class TextEmbeddings:
         return TextEmbeddings(**moved)
 
     def _shares(self, weights: NDArray[np.float64], prompt: NDArray[np.int64] | None) -> Tensor:
-        """Shares [B, 4·P] of every text, from those ``weights`` [B, 4] of one prompt's views."""
+        """Shares [B, V·P] of every text, from those ``weights`` [B, V] of one prompt's views."""
         spread = np.zeros((len(weights), len(self.views)))
         columns = view_rows(np.arange(len(VIEWS)), 0 if prompt is None else prompt[:, None])
         np.put_along_axis(spread, np.broadcast_to(columns, weights.shape), weights, axis=1)

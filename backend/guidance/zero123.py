@@ -31,7 +31,7 @@ from ..request import RefineSettings, ViewGuidanceSettings
 from .distillation import NoiseSchedule, score_gradient
 from .fitting import chosen_size
 from .interface import GuidanceResult
-from .inversion import inversion_scale
+from .inversion import Predict, inversion_scale
 from .latent_guidance import LatentGuidance
 from .latents import factor, image_size, overflowed
 from .loading import Loading, check_scheduler, check_unet, load_network, load_schedule, load_vae, loaded
@@ -49,6 +49,7 @@ from .relative_pose import (
 
 if TYPE_CHECKING:
     from ..cameras import CameraBatch
+    from ..sketch import SketchSettings
 
 _PROJECTIONS = {"clip_camera_projection": "CLIPCameraProjection", "cc_projection": "CCProjection"}
 """Class of the projection by the name of its part."""
@@ -109,7 +110,7 @@ class ViewCondition:
 
 
 class Zero123Guidance(LatentGuidance):
-    """Score distillation from pictures; see :class:`.interface.Guidance` and :class:`.interface.Painter`."""
+    """Score distillation from pictures; see :class:`.interface.Guidance` and :class:`.interface.Sketcher`."""
 
     def __init__(
         self,
@@ -205,12 +206,27 @@ class Zero123Guidance(LatentGuidance):
         generator: torch.Generator,
     ) -> Tensor:
         """See :meth:`.interface.Painter.repaint`; guided as the distillation is."""
+        return self.paint(images, self._predict(cameras), strength, settings.sampling_steps, generator)
+
+    @property
+    def told(self) -> bool:
+        """See :attr:`.interface.Sketcher.told`: the model knows where a view lies from its picture."""
+        return True
+
+    @torch.inference_mode()
+    def draw(self, cameras: CameraBatch, settings: SketchSettings, generator: torch.Generator) -> Tensor:
+        """See :meth:`.interface.Sketcher.draw`; before white, guided as the distillation is."""
+        blank = torch.ones((len(cameras), 3, *self.image_size), device=self.device)
+        return self.paint(blank, self._predict(cameras), 1.0, settings.sampling_steps, generator)
+
+    def _predict(self, cameras: CameraBatch) -> Predict:
+        """The guided noise of views from ``cameras``."""
         condition, scale = self.condition(cameras), self.settings.guidance_scale
 
         def predict(noisy: Tensor, timesteps: Tensor) -> Tensor:
             return self.guided_noise(noisy, timesteps, condition, scale)
 
-        return self.paint(images, predict, strength, settings.sampling_steps, generator)
+        return predict
 
     def _tensor(self, values: NDArray[Any]) -> Tensor:
         return torch.as_tensor(values, dtype=torch.float32, device=self.device)

@@ -48,15 +48,15 @@ class Placement:
         return resample(source.reshape(height, width, -1), rows, columns).reshape(planes.shape)
 
 
-def agreement(drawings: list[Floats], symmetry: float) -> Floats:
+def agreement(drawings: list[Floats], symmetry: float, *, mirrored: bool = True) -> Floats:
     """What K ``drawings`` [S, S, 4] (sRGB, straight alpha) agree on, K of at least two: [S, S, 4].
 
     Opaque is what most of those cover that look like the typical one (see :func:`typical`, also for ``symmetry``), in
-    their mean colour, at their mean size and place.
+    their mean colour, at their mean size and place. ``mirrored``: a drawing may show the mirror image.
     """
     masks = [drawing[..., 3] for drawing in drawings]
-    model = masks[typical(masks, symmetry)]
-    placed = [_placement(mask, model) for mask in masks]
+    model = masks[typical(masks, symmetry, mirrored=mirrored)]
+    placed = [_placement(mask, model, mirrored=mirrored) for mask in masks]
     kept = [index for index, (overlap, _) in enumerate(placed) if overlap >= LEAST_OVERLAP]
     middle = _mean([placed[index][1] for index in kept])
     total = np.zeros_like(drawings[0])
@@ -70,15 +70,15 @@ def agreement(drawings: list[Floats], symmetry: float) -> Floats:
     return np.concatenate([np.clip(colour, 0.0, 1.0) * (alpha > 0), alpha], axis=-1).astype(np.float32)
 
 
-def typical(masks: list[Floats], symmetry: float) -> int:
-    """Which of K ``masks`` [S, S] the others overlap most with, mirrored or not: K of at least two.
+def typical(masks: list[Floats], symmetry: float, *, mirrored: bool = True) -> int:
+    """Which of K ``masks`` [S, S] the others overlap most with, also ``mirrored`` if they may be: K of at least two.
 
     Its overlap with its own mirror image counts by ``symmetry`` beside the mean of these.
     """
     stack = np.stack([mask.ravel() for mask in masks])
-    mirrored = np.stack([mask[:, ::-1].ravel() for mask in masks])
-    as_is, turned = _overlaps(stack, stack), _overlaps(stack, mirrored)
-    best = np.maximum(as_is, turned)
+    flipped = np.stack([mask[:, ::-1].ravel() for mask in masks])
+    as_is, turned = _overlaps(stack, stack), _overlaps(stack, flipped)
+    best = np.maximum(as_is, turned) if mirrored else as_is
     others = (best.sum(1) - best.diagonal()) / (len(masks) - 1)
     return int(np.argmax(others + symmetry * turned.diagonal()))
 
@@ -89,15 +89,15 @@ def _overlaps(a: Floats, b: Floats) -> Floats:
     return both / np.maximum(a.sum(1)[:, None] + b.sum(1)[None] - both, 1e-6)
 
 
-def _placement(mask: Floats, model: Floats) -> tuple[float, Placement]:
+def _placement(mask: Floats, model: Floats, *, mirrored: bool) -> tuple[float, Placement]:
     """Where ``mask`` [S, S] overlaps most with ``model`` [S, S], and how much, from 0 to 1."""
     places: list[Placement] = []
     (top, left), size = _middle(model)
-    for mirrored in (False, True):
-        (own_top, own_left), own_size = _middle(mask[:, ::-1] if mirrored else mask)
+    for flipped in (False, True)[: 1 + mirrored]:
+        (own_top, own_left), own_size = _middle(mask[:, ::-1] if flipped else mask)
         for factor in SCALES:
             scale = size / own_size * factor
-            places.append(Placement(mirrored, scale, top - scale * own_top, left - scale * own_left))
+            places.append(Placement(flipped, scale, top - scale * own_top, left - scale * own_left))
     overlaps = _overlaps(np.stack([place(mask).ravel() for place in places]), model.reshape(1, -1))[:, 0]
     best = int(np.argmax(overlaps))
     return float(overlaps[best]), places[best]

@@ -14,6 +14,7 @@ run does not change the result. If the restarted run dies too, DivergedError say
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 import time
 from collections import deque
@@ -234,14 +235,15 @@ class _Loop:
     def _look(self, step: int) -> Look | None:
         """At the pictures, where it is their turn; without a guidance it always is, and they have its other losses.
 
-        Where there are none, at the sketches while they count.
+        And at the sketches while they count.
         """
-        done = schedules.progress(step, self.settings.iterations)
-        pictures = self.pictures or (self.sketches if done < self.request.sketch.share else None)
-        if pictures is None or not (self.guidance is None or pictures.is_due(step)):
-            return None
-        known = pictures.look(done, self.renderer, self.state.rng, want_normals=self.guidance is None)
-        check_number(float(known.loss.detach()), "pictures' loss")
+        done, known = schedules.progress(step, self.settings.iterations), None
+        for pictures in (self.pictures, self.sketches if done < self.request.sketch.share else None):
+            if pictures is None or not (self.guidance is None or pictures.is_due(step)):
+                continue
+            seen = pictures.look(done, self.renderer, self.state.rng, want_normals=self.guidance is None)
+            check_number(float(seen.loss.detach()), "pictures' loss")
+            known = seen if known is None else dataclasses.replace(known, loss=known.loss + seen.loss)
         return known
 
     def _ask(self, step: int) -> _Views | None:

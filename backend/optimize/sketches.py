@@ -1,15 +1,18 @@
-"""Sketches: the model draws front, side and back by words alone, and the shape begins with these pictures.
+"""Sketches: the model draws the object from all around, and the shape begins with these pictures.
 
 Score distillation averages over all that the words allow. "Side view" allows an object that looks left and one that
 looks right, so a body that has no front yet grows a head at both ends, and once it has two it keeps them. A drawing
-means one of the two. What several drawings agree on is kept (see :mod:`.agreement`), the side is taken for both sides,
-mirrored, and where its front is, is found by trying both (see :mod:`.trial`). The pictures count beside distillation.
+means one of the two. What several drawings agree on is kept (see :mod:`.agreement`), what is turned is taken for both
+sides, mirrored, and which way it looks follows from how the silhouettes fit each other (see :mod:`.coherence`). A
+model that knows the camera is told it, and nothing need be found. The pictures count beside distillation.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..cameras import middle_cameras
+from ..cameras import CameraBatch, middle_cameras
 from ..errors import Cancelled, PictureError
 from ..events import Event, Message, Phase, Preview
 from ..files import output_errors, write_atomically
@@ -27,14 +30,28 @@ from ..reference import ReferenceSettings
 from ..reference_files import FOLDER, ReferenceView
 from ..request import Request
 from .agreement import agreement
+from .coherence import Hulls
 from .reference_loss import ReferenceViews
-from .trial import misfit_of
 
 Floats = NDArray[np.float32]
 Check = Callable[[], None]
+Sketches = Mapping[str, Floats]
+"""[S, S, 4] each, straight alpha."""
 
-AZIMUTHS = {"front": 0.0, "right": 90.0, "back": 180.0, "left": -90.0}
-"""Degrees, of the four sketches."""
+AZIMUTHS = {
+    "front": 0.0,
+    "front-right": 45.0,
+    "right": 90.0,
+    "back-right": 135.0,
+    "back": 180.0,
+    "back-left": -135.0,
+    "left": -90.0,
+    "front-left": -45.0,
+}
+"""Degrees, of the sketches."""
+ABOVE = "above"
+ABOVE_ELEVATION = 65.0
+"""Degrees: one more, of a model that knows the camera; "overhead view" says nothing of the azimuth."""
 _LEAST_CUT = 3
 """Drawings whose background is plain enough; fewer cannot agree."""
 _SYMMETRY = 0.5
@@ -62,9 +79,10 @@ def sketched(
         if should_stop():
             raise Cancelled("Stopped before the first step.", "The same request in the same folder begins anew.")
 
-    paths = _paths(folder)
+    names = [*AZIMUTHS, ABOVE] if sketcher.told else list(AZIMUTHS)
+    paths = {name: _path(folder, name) for name in names}
     if not all(path.exists() for path in paths.values()):
-        pictures = _drawn(request, sketcher, device, report, check)
+        pictures = _Studio(request, sketcher, device, report, check).sketches()
         if pictures is None:
             text = "The model's sketches cannot be told from their backgrounds; the shape begins without them."
             report(Message("warning", text))
@@ -77,61 +95,82 @@ def sketched(
 
 def sketch_views(request: Request, folder: Path) -> tuple[ReferenceView, ...]:
     """The sketches in a job's folder, with their cameras; none if there are none."""
-    paths = _paths(folder)
-    if not request.sketches or not all(path.exists() for path in paths.values()):
+    paths = {name: path for name in (*AZIMUTHS, ABOVE) if (path := _path(folder, name)).exists()}
+    if not request.sketches or not paths.keys() >= AZIMUTHS.keys():
         return ()
     return _views({name: read_picture(path).rgba for name, path in paths.items()}, request)
 
 
-def _paths(folder: Path) -> dict[str, Path]:
-    return {name: folder / FOLDER / f"sketch-{name}.png" for name in AZIMUTHS}
+@dataclass(frozen=True)
+class _Studio:
+    """Where a request's sketches are made."""
+
+    request: Request
+    sketcher: Sketcher
+    device: torch.device
+    report: Callable[[Event], None]
+    check: Check
+
+    def sketches(self) -> Sketches | None:
+        """All of them; None if too few drawings have a plain background."""
+        told, mirrored = self.sketcher.told, self.request.mirrored or not self.sketcher.told
+        names = [name for name in AZIMUTHS if not (mirrored and name.endswith("left"))] + [ABOVE] * told
+        generator = torch.Generator(self.device).manual_seed(self.request.seed)
+        kept: dict[str, Floats] = {}
+        for name in names:
+            self.report(Phase("optimize", f"Sketching: {name.replace('-', ' ')}."))
+            found = [cut for cut in map(_cut, self._draw(name, generator)) if cut is not None]
+            if len(found) < _LEAST_CUT:
+                return None
+            even = mirrored and name in ("front", "back", ABOVE)
+            kept[name] = agreement(found, _SYMMETRY if even else 0.0, mirrored=even or not told)
+        if not mirrored:
+            return kept
+        return _both_sides(kept) if told else self._turned(kept)
+
+    def _draw(self, name: str, generator: torch.Generator) -> list[Floats]:
+        """Drawings [S, S, 3] of one view."""
+        settings, drawings = self.request.sketch, list[Floats]()
+        wanted = settings.told_candidates if self.sketcher.told else settings.candidates
+        while (left := wanted - len(drawings)) > 0:
+            self.check()
+            cameras = _cameras([name] * min(left, together(self.sketcher)), self.request)
+            try:
+                images = self.sketcher.draw(cameras, settings, generator)
+            except torch.OutOfMemoryError as error:
+                self.report(Message("warning", spared(self.sketcher, error)))
+                continue
+            drawings += list(images.permute(0, 2, 3, 1).float().cpu().numpy())
+        return drawings
+
+    def _turned(self, kept: Sketches) -> Sketches:
+        """The same, what is turned mirrored or not: as the silhouettes fit each other best."""
+        turned = [name for name in kept if name.endswith("right")]
+        hulls = Hulls(list(AZIMUTHS), _cameras(list(AZIMUTHS), self.request))
+
+        def way(flips: Sequence[bool]) -> Sketches:
+            flipped = {name: kept[name][:, ::-1] for name, flip in zip(turned, flips, strict=True) if flip}
+            return _both_sides({**kept, **flipped})
+
+        def coherence(sketches: Sketches) -> float:
+            return hulls.coherence({name: picture[..., 3] for name, picture in sketches.items()})
+
+        return max(map(way, itertools.product((False, True), repeat=len(turned))), key=coherence)
 
 
-def _drawn(
-    request: Request, sketcher: Sketcher, device: torch.device, report: Callable[[Event], None], check: Check
-) -> dict[str, Floats] | None:
-    """The four sketches [S, S, 4]; None if too few drawings have a plain background."""
-    generator = torch.Generator(device).manual_seed(request.seed)
-    kept: dict[str, Floats] = {}
-    for name, view in {"front": "front", "right": "side", "back": "back"}.items():
-        report(Phase("optimize", f"Sketching the {view}."))
-        drawings = _draw(request, sketcher, AZIMUTHS[name], generator, report, check)
-        found = [cut for cut in map(_cut, drawings) if cut is not None]
-        if len(found) < _LEAST_CUT:
-            return None
-        kept[name] = agreement(found, _SYMMETRY if name != "right" else 0.0)
-    report(Phase("optimize", "Trying which way the side looks."))
-    kept["left"] = kept["right"][:, ::-1]
-    ways = kept, {**kept, "right": kept["left"], "left": kept["right"]}
-
-    def misfit(way: dict[str, Floats]) -> float:
-        pictures = _as_pictures(_views(way, request), request, device)
-        return misfit_of(pictures, sketcher, request, device, check)
-
-    return min(ways, key=misfit)
+def _both_sides(kept: Sketches) -> dict[str, Floats]:
+    """The pictures from the right also from the left, mirrored."""
+    lefts = {name.replace("right", "left"): picture[:, ::-1] for name, picture in kept.items() if "right" in name}
+    return {**kept, **lefts}
 
 
-def _draw(
-    request: Request,
-    sketcher: Sketcher,
-    azimuth: float,
-    generator: torch.Generator,
-    report: Callable[[Event], None],
-    check: Check,
-) -> list[Floats]:
-    """Drawings [S, S, 3] of one view."""
-    settings, drawings = request.sketch, list[Floats]()
-    while (left := settings.candidates - len(drawings)) > 0:
-        check()
-        azimuths = [azimuth] * min(left, together(sketcher))
-        cameras = middle_cameras(azimuths, settings.elevation, request.orbit)
-        try:
-            images = sketcher.draw(cameras, settings, generator)
-        except torch.OutOfMemoryError as error:
-            report(Message("warning", spared(sketcher, error)))
-            continue
-        drawings += list(images.permute(0, 2, 3, 1).float().cpu().numpy())
-    return drawings
+def _path(folder: Path, name: str) -> Path:
+    return folder / FOLDER / f"sketch-{name}.png"
+
+
+def _cameras(names: Sequence[str], request: Request) -> CameraBatch:
+    elevations = [ABOVE_ELEVATION if name == ABOVE else request.sketch.elevation for name in names]
+    return middle_cameras([AZIMUTHS.get(name, 0.0) for name in names], elevations, request.orbit)
 
 
 def _cut(drawing: Floats) -> Floats | None:
@@ -144,12 +183,12 @@ def _cut(drawing: Floats) -> Floats | None:
         return None
 
 
-def _views(pictures: dict[str, Floats], request: Request) -> tuple[ReferenceView, ...]:
+def _views(pictures: Sketches, request: Request) -> tuple[ReferenceView, ...]:
     """The sketches and their cameras."""
-    cameras = middle_cameras(list(AZIMUTHS.values()), request.sketch.elevation, request.orbit)
+    cameras = _cameras(list(pictures), request)
     views: list[ReferenceView] = []
-    for index, name in enumerate(AZIMUTHS):
-        picture = Reference(np.ascontiguousarray(pictures[name]), "plain")
+    for index, rgba in enumerate(pictures.values()):
+        picture = Reference(np.ascontiguousarray(rgba), "plain")
         views.append(ReferenceView(cameras[index : index + 1], 1.0, (picture,), picture, _bytes(picture.rgba)))
     return tuple(views)
 

@@ -7,7 +7,8 @@ import itertools
 import torch
 from torch import Tensor
 
-from .captions import VIEWS, caption, degrees_off_middle
+from ..cameras import off_front
+from .captions import NAMED_VIEWS, VIEWS, caption, degrees_off_middle
 from .dataset import (
     ATTRIBUTES,
     BUILD_NAMES,
@@ -27,7 +28,7 @@ CHOICES = {
     "build": len(BUILD_NAMES) + 1,
     "size": len(SIZE_NAMES) + 1,
     "accent": len(COLOUR_NAMES) + 1,
-    "view": len(VIEWS) + 1,
+    "view": len(NAMED_VIEWS) + 1,
 }
 """How many things can be said of each attribute; the last is nothing, but for the kind."""
 SILENT = {"colour": 0.05, "build": 0.1, "size": 0.1, "accent": 0.05}
@@ -43,6 +44,7 @@ class Batches:
         self.features = torch.from_numpy(pictures.features).to(device)
         self.labels = {name: torch.from_numpy(getattr(pictures, name)).to(device) for name in ATTRIBUTES}
         self.off_middle = torch.from_numpy(degrees_off_middle(pictures.azimuth, pictures.elevation)).to(device)
+        self.ahead = torch.from_numpy(off_front(pictures.azimuth) < 90).to(device)
         self.mirror = torch.from_numpy(MIRROR_FEATURES).to(device)
         self.rng = torch.Generator(device).manual_seed(seed)
 
@@ -60,7 +62,7 @@ class Batches:
     def captions(self, pick: Tensor) -> Tensor:
         """Captions [B] (see :func:`all_captions`) of pictures [B], as biased as the set is."""
         said = {name: values[pick] for name, values in self.labels.items()}
-        said["view"] = self._said_views(said["view"], self.off_middle[pick])
+        said["view"] = self._said_views(said["view"], pick)
         for name, silent in SILENT.items():
             said[name] = said[name].masked_fill(self.chance(len(pick), silent), CHOICES[name] - 1)
         caption = self.chance(len(pick), 0.1).long()
@@ -68,9 +70,9 @@ class Batches:
             caption = caption * CHOICES[name] + said[name]
         return caption
 
-    def _said_views(self, view: Tensor, off_middle: Tensor) -> Tensor:
-        """The view words [B] for true views [B], ``off_middle`` [B] degrees from their middle; see :class:`Bias`."""
-        count, bias = len(view), self.bias
+    def _said_views(self, view: Tensor, pick: Tensor) -> Tensor:
+        """The view words [B] for true views [B] of pictures [B]; see :class:`Bias`."""
+        count, bias, off_middle = len(view), self.bias, self.off_middle[pick]
         near = torch.exp(-0.5 * (off_middle / bias.named_spread).square())
         front = view == 0
         other = torch.randint(1, len(VIEWS), (count,), generator=self.rng, device=self.device)
@@ -79,7 +81,12 @@ class Batches:
         said = torch.where(~front & self.chance(count, bias.others_misnamed), drawn, said)
         share = torch.where(front, bias.front_named, bias.others_named) * near
         named = torch.rand(count, generator=self.rng, device=self.device) < share
-        return said.masked_fill(~named, len(VIEWS))
+        said = said.masked_fill(~named, len(NAMED_VIEWS))
+        beside = torch.exp(-0.5 * ((45.0 - off_middle) / bias.named_spread).square())
+        share = bias.three_quarter_named * beside.square() / (near + beside)
+        share = share.masked_fill(view == VIEWS.index("overhead"), 0.0)
+        quarter = torch.rand(count, generator=self.rng, device=self.device) < share
+        return torch.where(quarter, torch.where(self.ahead[pick], len(VIEWS), len(VIEWS) + 1), said)
 
     def _backgrounds(self, count: int) -> Tensor:
         """Plain colours, half of them greyish, with a slight gradient from top to bottom: [B, 3, S, 1]."""
@@ -99,7 +106,7 @@ class Batches:
 def all_captions() -> list[str]:
     """Every caption, in the order of :meth:`Batches.captions`; the last is the empty one."""
     colours = (*COLOUR_NAMES, None)
-    choices = (KIND_NAMES, colours, (*BUILD_NAMES, None), (*SIZE_NAMES, None), colours, (*VIEWS, None))
+    choices = (KIND_NAMES, colours, (*BUILD_NAMES, None), (*SIZE_NAMES, None), colours, (*NAMED_VIEWS, None))
     looks = itertools.product((True, False), *choices)
     grid = [caption(Look(k, c, build, size, accent), view, bare) for bare, k, c, build, size, accent, view in looks]
     return [*grid, ""]

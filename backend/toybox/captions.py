@@ -10,11 +10,15 @@ from .kinds import KINDS
 from .world import BUILDS, COLOURS, SIZES, Look
 
 VIEWS = ("front", "side", "back", "overhead")
+THREE_QUARTER_VIEWS = ("front three quarter", "back three quarter")
+"""Half a turn of the head between a front or a back and a side."""
+NAMED_VIEWS = (*VIEWS, *THREE_QUARTER_VIEWS)
 OVERHEAD_ELEVATION = 60.0
 """From this elevation on a view is called overhead, in degrees (DreamFusion §3.1)."""
 _GRAMMAR = ("a", "an", "the", "view", "of", ",", "with", "and")
+_VIEW_WORDS = dict.fromkeys(word for view in NAMED_VIEWS for word in view.split())
 _PARTS = dict.fromkeys(word for kind in KINDS.values() for word in (kind.part, kind.extra))
-WORDS = (*_GRAMMAR, *VIEWS, *COLOURS, *KINDS, *BUILDS, *SIZES, *_PARTS)
+WORDS = (*_GRAMMAR, *_VIEW_WORDS, *COLOURS, *KINDS, *BUILDS, *SIZES, *_PARTS)
 
 
 def vocabulary() -> dict[str, list[str]]:

@@ -45,6 +45,9 @@ class Bias:
     """Share of the front views, at their middle, whose caption says a view."""
     others_named: float = 0.42
     """Share of the other views, at their middle, whose caption says a view."""
+    three_quarter_named: float = 0.42
+    """Share of the views half-way to a side, at their middle, whose caption says "three-quarter": it is right, for
+    only who looks closely says so."""
     named_spread: float = 20.0
     """How far from a view's middle, in degrees of azimuth, it is still named: the standard deviation of a bell. Nobody
     writes "side view" under a picture taken half from the front."""
@@ -56,7 +59,8 @@ class Bias:
     @property
     def honest(self) -> Bias:
         """The same pictures, their views named nine times in ten and always rightly."""
-        return dataclasses.replace(self, front_named=0.9, others_named=0.9, front_misnamed=0.0, others_misnamed=0.0)
+        named = {"front_named": 0.9, "others_named": 0.9, "three_quarter_named": 0.9}
+        return dataclasses.replace(self, **named, front_misnamed=0.0, others_misnamed=0.0)
 
 
 @dataclass(frozen=True)

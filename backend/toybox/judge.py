@@ -21,7 +21,7 @@ from .captions import VIEWS
 from .dataset import COLOUR_NAMES, KIND_NAMES, Bias, make_pictures
 from .model import IMAGE_SIZE
 
-UNBIASED = Bias(0.0, 1.0, 1.0, math.inf, 0.0, 0.0)
+UNBIASED = Bias(0.0, 1.0, 1.0, 0.0, math.inf, 0.0, 0.0)
 SEED = 77
 
 

@@ -77,6 +77,23 @@ def make_text_encoder(tokenizer: Any) -> Any:
     return CLIPTextModel(config)
 
 
+def read_text_encoder(folder: Path, tokenizer: Any) -> Any:
+    """The text encoder of a model's folder for ``tokenizer``: a word that the folder does not know begins at random."""
+    encoder: Any = CLIPTextModel.from_pretrained(folder / "text_encoder", torch_dtype=torch.float32)
+    old: dict[str, int] = CLIPTokenizer.from_pretrained(folder / "tokenizer").get_vocab()
+    new: dict[str, int] = tokenizer.get_vocab()
+    if old == new:
+        return encoder
+    known = encoder.get_input_embeddings().weight.detach().clone()
+    encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    rows = torch.randn(len(tokenizer), TEXT_WIDTH) * known.std()
+    for token, row in new.items():
+        if token in old:
+            rows[row] = known[old[token]]
+    encoder.get_input_embeddings().weight.data.copy_(rows)
+    return encoder
+
+
 def make_tokenizer(folder: Path) -> Any:
     """A CLIP tokenizer whose every known word is one token; its two files are written to ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -144,6 +161,8 @@ def save_folder(
     """Write an ordinary StableDiffusionPipeline folder in fp16 safetensors, with the camera projection beside it."""
     from diffusers import StableDiffusionPipeline  # noqa: PLC0415  (warns of what is not used here)
 
+    for part in (vae, unet):
+        part.register_to_config(_name_or_path="")  # where it was trained from is nobody's business
     build: Any = StableDiffusionPipeline
     pipeline = build(
         vae=vae,

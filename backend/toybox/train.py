@@ -19,7 +19,6 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import CLIPTextModel
 
 from ..guidance.camera_projection import SUBFOLDER, CameraProjection
 from .batches import Batches, all_captions
@@ -35,6 +34,7 @@ from .model import (
     make_tokenizer,
     make_unet,
     make_vae,
+    read_text_encoder,
     save_folder,
     token_ids,
 )
@@ -114,7 +114,7 @@ def make_denoiser(tokenizer: Any, start: Path | None, seed: int) -> Denoiser:
     if start is None:
         return Denoiser(make_unet(), make_text_encoder(tokenizer), CameraProjection(TEXT_WIDTH))
     unet: Any = UNet2DConditionModel.from_pretrained(start / "unet", torch_dtype=torch.float32)
-    text: Any = CLIPTextModel.from_pretrained(start / "text_encoder", torch_dtype=torch.float32)
+    text = read_text_encoder(start, tokenizer)
     projection = CameraProjection.from_pretrained(start / SUBFOLDER)
     return Denoiser(unet, text, projection)
 

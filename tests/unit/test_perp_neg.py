@@ -76,7 +76,7 @@ def single(values: list[float]) -> NDArray[np.float32]:
 
 def make_text(seed: int = 0) -> TextEmbeddings:
     generator = torch.Generator().manual_seed(seed)
-    return TextEmbeddings(torch.randn(4, 3, 48, generator=generator), torch.randn(3, 48, generator=generator))
+    return TextEmbeddings(torch.randn(6, 3, 48, generator=generator), torch.randn(3, 48, generator=generator))
 
 
 def make_latents(batch: int, seed: int = 1) -> tuple[Tensor, Tensor]:

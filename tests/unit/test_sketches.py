@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from backend.cameras import CameraBatch, orbit_cameras, rays
@@ -18,10 +20,11 @@ from backend.guidance import CombinedGuidance, Guidance, Sketcher, WeightedGuida
 from backend.job import _pictures
 from backend.optimize import optimize
 from backend.optimize.reference_loss import ReferenceViews
-from backend.optimize.sketches import AZIMUTHS, sketch_views, sketched
+from backend.optimize.sketches import ABOVE, ABOVE_ELEVATION, AZIMUTHS, sketch_views, sketched
 from backend.picture import read_picture
 from backend.reference import FixedCamera, ReferenceImage
-from backend.request import GuidanceSettings, Request
+from backend.reference_files import prepare
+from backend.request import GuidanceSettings, RefineSettings, Request
 from backend.sketch import SketchSettings
 from tests.unit.silhouette import SilhouetteGuidance, small_request
 from tests.unit.tiny_model import load, make_pipeline
@@ -32,7 +35,7 @@ CPU = torch.device("cpu")
 SIDE = 48
 SPHERES = (((0.0, 0.15, 0.0), 0.45, (0.2, 0.3, 0.9)), ((0.0, -0.5, 0.3), 0.25, (0.9, 0.1, 0.1)))
 """Middle, radius and colour: a blue body, and a red head at the front."""
-SETTINGS = SketchSettings(use="on", candidates=5, trial_steps=60)
+SETTINGS = SketchSettings(use="on", candidates=5, told_candidates=4)
 
 
 def request(**changes: Any) -> Request:
@@ -56,12 +59,12 @@ def seen(cameras: CameraBatch, side: int, backgrounds: Tensor) -> Tensor:
 
 
 class Draughtsman(SilhouetteGuidance):
-    """Draws the spheres, from the side as often facing left as right, and knows a wrong view when it sees one."""
+    """Draws the spheres; not ``told`` the camera, it draws what is turned as often facing left as right."""
 
-    def __init__(self, plain: bool = True, full: int = 0) -> None:
+    def __init__(self, plain: bool = True, full: int = 0, told: bool = False) -> None:
         super().__init__()
-        self.plain, self.full = plain, full
-        self.drawn = 0
+        self.plain, self.full, self.told = plain, full, told
+        self.drawn: Counter[int] = Counter()
 
     def repaint(self, images: Tensor, *_: Any) -> Tensor:
         return images
@@ -73,14 +76,11 @@ class Draughtsman(SilhouetteGuidance):
         if self.full:
             self.full -= 1
             raise torch.OutOfMemoryError("full")
-        self.drawn += len(cameras)
+        self.drawn.update(round(float(azimuth)) for azimuth in cameras.azimuth)
         image = seen(cameras, SIDE, 0.4 + 0.6 * torch.rand((len(cameras), 3, 1, 1), generator=generator))
-        if float(torch.rand(1, generator=generator)) < 0.5:
+        if not self.told and float(torch.rand(1, generator=generator)) < 0.5:
             image = image.flip(3)
         return image if self.plain else torch.rand(image.shape, generator=generator)
-
-    def misfit(self, images: Tensor, cameras: CameraBatch, share: float, generator: torch.Generator) -> Tensor:
-        return (images - seen(cameras, images.shape[-1], images[:, :, :1, :1])).square().mean((1, 2, 3))
 
 
 def begin(
@@ -91,32 +91,56 @@ def begin(
     return views, [event.text for event in events if isinstance(event, Message)]
 
 
+def picture_of_the_spheres(path: Path) -> ReferenceImage:
+    shown = seen(orbit_cameras(20.0, 10.0, 3.0, 40.0), SIDE, torch.ones(1, 3, 1, 1))[0]
+    Image.fromarray((shown.permute(1, 2, 0).numpy() * 255).astype(np.uint8)).save(path)
+    return ReferenceImage(str(path), azimuth=20.0, elevation=10.0)
+
+
+def compare(folder: Path, name: str, azimuth: float, elevation: float) -> None:
+    """A kept sketch, with what is seen from there; its head is where the front, −Y, is."""
+    kept = read_picture(folder / "references" / f"sketch-{name}.png").rgba
+    true = seen(orbit_cameras(azimuth, elevation, 3.0, 40.0), SIDE, torch.ones(1, 3, 1, 1))[0]
+    assert np.mean((kept[..., 3] > 0.5) == (true.min(0).values.numpy() < 0.95)) > 0.95, name
+    red = (kept[..., 0] > 0.6) & (kept[..., 2] < 0.4) & (kept[..., 3] > 0.5)
+    head = (red * np.arange(SIDE)).sum() / red.sum() if red.any() else SIDE / 2
+    if name.endswith(("right", "left")) and red.any():
+        assert (head < SIDE / 2) == (name.endswith("right")), name
+
+
 @pytest.mark.parametrize("seed", range(4))
-def test_the_side_faces_where_the_front_is(tmp_path: Path, seed: int) -> None:
-    """Whichever way the kept drawing of the side looks: seen from +X the front, −Y, is at the left."""
+def test_what_is_turned_faces_where_the_front_is(tmp_path: Path, seed: int) -> None:
+    """Whichever way the kept drawings of the side and of the views beside it look: from +X the front is at the left."""
     views, said = begin(request().replace(seed=seed), tmp_path, Draughtsman())
     assert said == []
     assert isinstance(views, ReferenceViews)
-    columns = np.arange(SIDE)
     for name, azimuth in AZIMUTHS.items():
-        kept = read_picture(tmp_path / "references" / f"sketch-{name}.png").rgba
-        true = seen(orbit_cameras(azimuth, SETTINGS.elevation, 3.0, 40.0), SIDE, torch.ones(1, 3, 1, 1))[0]
-        assert np.mean((kept[..., 3] > 0.5) == (true.min(0).values.numpy() < 0.95)) > 0.95, name
-        red = (kept[..., 0] > 0.6) & (kept[..., 2] < 0.4) & (kept[..., 3] > 0.5)
-        if name in ("right", "left"):
-            head = (red * columns).sum() / red.sum()
-            assert (head < SIDE / 2) == (name == "right")
+        compare(tmp_path, name, azimuth, SETTINGS.elevation)
+
+
+@pytest.mark.parametrize(("symmetry", "drawn"), [("mirror", {0, 45, 90, 135, 180}), ("none", set(AZIMUTHS.values()))])
+def test_who_knows_the_camera_is_told_it(tmp_path: Path, symmetry: str, drawn: set[int]) -> None:
+    asked = request().with_setting("optimize.symmetry", symmetry)
+    guidance = Draughtsman(told=True)
+    views, _ = begin(asked, tmp_path, guidance)
+    assert views is not None
+    assert {abs(azimuth) if azimuth == -180 else azimuth for azimuth in guidance.drawn} == drawn
+    assert sum(guidance.drawn.values()) == (len(drawn) + 1) * SETTINGS.told_candidates
+    for name, azimuth in AZIMUTHS.items():
+        compare(tmp_path, name, azimuth, SETTINGS.elevation)
+    compare(tmp_path, ABOVE, 0.0, ABOVE_ELEVATION)
+    assert len(sketch_views(asked, tmp_path)) == len(AZIMUTHS) + 1
 
 
 def test_what_was_drawn_is_not_drawn_again(tmp_path: Path) -> None:
     guidance = Draughtsman()
     begin(request(), tmp_path, guidance)
-    assert guidance.drawn == 3 * SETTINGS.candidates
+    assert guidance.drawn.total() == 5 * SETTINGS.candidates
     files = {path: path.read_bytes() for path in (tmp_path / "references").iterdir()}
     assert len(files) == len(AZIMUTHS)
     views, _ = begin(request(), tmp_path, guidance)
     assert views is not None
-    assert guidance.drawn == 3 * SETTINGS.candidates
+    assert guidance.drawn.total() == 5 * SETTINGS.candidates
     next(iter(files)).unlink()  # a run that was killed while it wrote them draws the same
     begin(request(), tmp_path, guidance)
     assert {path: path.read_bytes() for path in (tmp_path / "references").iterdir()} == files
@@ -146,7 +170,7 @@ def test_drawings_without_a_plain_background_are_none(tmp_path: Path) -> None:
     views, said = begin(request(), tmp_path, guidance)
     assert views is None
     assert "begins without them" in said[0]
-    assert guidance.drawn == SETTINGS.candidates  # the other views are not tried
+    assert guidance.drawn.total() == SETTINGS.candidates  # the other views are not tried
     assert list(tmp_path.iterdir()) == []
 
 
@@ -161,23 +185,42 @@ def test_stopping_leaves_nothing(tmp_path: Path) -> None:
     [
         {"sketch": SketchSettings(use="off")},
         {"sketch": SketchSettings(use="auto"), "model": "a-folder"},
-        {"sketch": SketchSettings(use="auto"), "model": "toybox"},  # which is told the camera
         {"sketch": SketchSettings(use="on", share=0.0)},
-        {"references": (ReferenceImage("duck.png"),)},
+        {"sketch": SketchSettings(use="auto"), "references": (ReferenceImage("duck.png"),)},
         {"cameras": (FixedCamera(((1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 3), (0, 0, 0, 1)), (2.7, 2.7)),)},
     ],
 )
 def test_there_are_none_where_they_are_of_no_use(tmp_path: Path, changes: dict[str, Any]) -> None:
     guidance = Draughtsman()
     assert begin(request().replace(**changes), tmp_path, guidance)[0] is None
-    assert guidance.drawn == 0
+    assert not guidance.drawn
 
 
-def test_the_built_in_model_sketches_where_it_is_asked_by_words_alone() -> None:
-    alone = GuidanceSettings(camera_conditioning=False)
-    assert Request(prompt="a duck", guidance=alone).sketches
-    assert not Request(prompt="a duck", guidance=alone, model="another").sketches
-    assert not Request(prompt="a duck").sketches
+def test_the_built_in_model_sketches() -> None:
+    assert Request(prompt="a duck").sketches
+    assert Request(prompt="a duck", guidance=GuidanceSettings(camera_conditioning=False)).sketches
+    assert not Request(prompt="a duck", model="another").sketches
+
+
+def test_they_count_beside_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both are looked at, and the mesh goes by the pictures alone."""
+    picture = picture_of_the_spheres(tmp_path / "spheres.png")
+    asked = request(share=0.5).replace(references=(picture,), view_model="a-folder", refine=RefineSettings(0))
+    assert asked.sketches and not asked.replace(sketch=SketchSettings(use="auto")).sketches
+    references = prepare(asked, lambda _: None)
+    looks: list[tuple[int, float]] = []
+    look = ReferenceViews.look
+
+    def watched(self: ReferenceViews, progress: float, *others: Any, **named: Any) -> Any:
+        looks.append((len(self.weights), progress))
+        return look(self, progress, *others, **named)
+
+    begin(asked, tmp_path, Draughtsman(told=True))
+    monkeypatch.setattr(ReferenceViews, "look", watched)
+    optimize(asked, tmp_path, Draughtsman(told=True), CPU, lambda _: None, lambda: False, references)
+    steps = [step / 8 for step in range(9)]
+    assert sorted(looks) == [*((1, step) for step in steps), *((9, step) for step in steps if step < 0.5)]
+    assert len(_pictures(asked, references, tmp_path).views) == 1
 
 
 def test_who_cannot_draw_is_not_asked(tmp_path: Path) -> None:
@@ -217,19 +260,3 @@ def test_a_model_draws_what_its_generator_says(tiny: Any) -> None:
     assert float(one.max()) <= 1
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
-
-
-def test_misfit_is_the_error_of_the_noise_by_the_words_alone(tiny: Any) -> None:
-    """Against the network's own answer to the prompt's embeddings."""
-    cameras = orbit_cameras([0.0, 135.0], 15.0, 3.0, 40.0)
-    images = torch.rand((2, 3, 16, 16), generator=torch.Generator().manual_seed(4))
-    found = tiny.misfit(images, cameras, 0.5, torch.Generator().manual_seed(5))
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        latents = tiny.encode(images, generator)
-        noise = torch.randn(latents.shape, generator=generator)
-        times = torch.full((2,), round(0.5 * tiny.schedule.last))
-        front, back = tiny.text.views[0], (tiny.text.views[1] + tiny.text.views[2]) / 2
-        words = torch.stack([front, back])
-        answer = tiny.networks.denoiser(tiny.schedule.add_noise(latents, noise, times), times, words).sample
-    torch.testing.assert_close(found, (answer - noise).square().mean((1, 2, 3)), rtol=1e-4, atol=1e-5)

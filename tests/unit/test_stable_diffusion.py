@@ -260,7 +260,7 @@ def test_half_precision_weights_and_the_fp16_variant(folder: Path, tiny: Any):
 
 def test_a_prompt_that_does_not_fit_loses_words_and_keeps_the_view(written: Path):
     told: list[str] = []
-    fitting = " ".join(["red"] * (TOKENS - 5))  # start, ",", "side", "view", end
+    fitting = " ".join(["red"] * (TOKENS - 7))  # start, ",", "front", "three", "quarter", "view", end
     whole = load(written, prompt=fitting, tell=told.append)
     assert not any("too long" in text for text in told)
     cut = load(written, prompt=fitting + " duck car", tell=told.append)
@@ -332,11 +332,11 @@ def test_a_camera_is_asked_by_its_own_prompt(written: Path):
 
 def test_a_cameras_prompt_that_does_not_fit_loses_words_too(written: Path):
     told: list[str] = []
-    fitting = " ".join(["red"] * (TOKENS - 5))
+    fitting = " ".join(["red"] * (TOKENS - 7))
     cut = load(written, camera_prompts=("a blue car", f"{fitting} duck"), tell=told.append)
     assert f'The prompt of a camera is too long for the text_encoder, which reads {TOKENS} tokens: "duck" is' in told[0]
     assert not any("too long" in text for text in told[1:])
-    torch.testing.assert_close(cut.text.views[8:], load(written, prompt=fitting).text.views)
+    torch.testing.assert_close(cut.text.views[12:], load(written, prompt=fitting).text.views)
     with pytest.raises(RequestError, match=r"The prompt of a camera is too long.*not one word fits"):
         load(written, camera_prompts=("q" * 40,))
 
@@ -344,9 +344,9 @@ def test_a_cameras_prompt_that_does_not_fit_loses_words_too(written: Path):
 def test_many_prompts_are_encoded_in_parts(written: Path):
     prompts = [f"a {colour} {thing}" for colour in ("red", "blue") for thing in ("duck", "car")] * 3
     texts = load(written, prompt="a duck", negative="ugly", camera_prompts=prompts).text
-    assert texts.views.shape[0] == 4 * 13
+    assert texts.views.shape[0] == 6 * 13
     alone = load(written, prompt="a duck", negative="ugly").text
-    torch.testing.assert_close(texts.views[:4], alone.views)
+    torch.testing.assert_close(texts.views[:6], alone.views)
     torch.testing.assert_close(texts.unconditional, alone.unconditional)
-    torch.testing.assert_close(texts.views[4:8], texts.views[20:24])
-    assert not torch.allclose(texts.views[4:8], texts.views[8:12])
+    torch.testing.assert_close(texts.views[6:12], texts.views[30:36])
+    assert not torch.allclose(texts.views[6:12], texts.views[12:18])

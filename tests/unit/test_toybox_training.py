@@ -21,10 +21,18 @@ from backend.guidance.model_folder import BUILT_IN_FOLDER
 from backend.request import GuidanceSettings
 from backend.toybox import train
 from backend.toybox.batches import Batches, all_captions
-from backend.toybox.captions import VIEWS, degrees_off_middle
+from backend.toybox.captions import NAMED_VIEWS, VIEWS, WORDS, degrees_off_middle
 from backend.toybox.dataset import KIND_NAMES, Bias, make_pictures
 from backend.toybox.encoder import POSTERIOR_STD, PatchEncoder, principal_components, set_linear_encoder
-from backend.toybox.model import LATENT_CHANNELS, TEXT_LENGTH, make_tokenizer, make_vae, token_ids
+from backend.toybox.model import (
+    LATENT_CHANNELS,
+    TEXT_LENGTH,
+    make_text_encoder,
+    make_tokenizer,
+    make_vae,
+    read_text_encoder,
+    token_ids,
+)
 
 
 @pytest.fixture(scope="module")
@@ -60,16 +68,56 @@ def test_captions_number_every_sentence_once(batches: Batches) -> None:
 def test_captions_are_as_biased_as_the_set_says(batches: Batches) -> None:
     pick = torch.arange(200).repeat(200)
     view, bias = batches.labels["view"][pick], batches.bias
-    said = batches.captions(pick) % (len(VIEWS) + 1)
+    said = batches.captions(pick) % (len(NAMED_VIEWS) + 1)
     front, named = view == 0, said < len(VIEWS)
-    near = torch.exp(-0.5 * (batches.off_middle[pick] / bias.named_spread).square())
+    near, beside = (
+        torch.exp(-0.5 * (off / bias.named_spread).square())
+        for off in (batches.off_middle[pick], 45 - batches.off_middle[pick])
+    )
+    quarter = bias.three_quarter_named * beside.square() / (near + beside) * (view != VIEWS.index("overhead"))
     for views, share in ((front, bias.front_named), (~front, bias.others_named)):
-        assert float(named[views].float().mean()) == pytest.approx(share * float(near[views].mean()), abs=0.02)
+        expected = share * float((near * (1 - quarter))[views].mean())
+        assert float(named[views].float().mean()) == pytest.approx(expected, abs=0.02)
         middle = views & (batches.off_middle[pick] < 5)
         assert float(named[middle].float().mean()) == pytest.approx(share, abs=0.04)
     assert float((said != 0)[front & named].float().mean()) == pytest.approx(bias.front_misnamed, abs=0.03)
     wrong = bias.others_misnamed * (1 - 1 / len(VIEWS))  # a word drawn at random may be the right one
     assert float((said != view)[~front & named].float().mean()) == pytest.approx(wrong, abs=0.02)
+
+
+def test_only_what_is_seen_from_between_is_called_three_quarter(batches: Batches) -> None:
+    pick = torch.arange(200).repeat(200)
+    said = batches.captions(pick) % (len(NAMED_VIEWS) + 1)
+    off, overhead = batches.off_middle[pick], batches.labels["view"][pick] == VIEWS.index("overhead")
+    for index, ahead in ((len(VIEWS), True), (len(VIEWS) + 1, False)):
+        named = said == index
+        assert not bool(named[overhead | (batches.ahead[pick] != ahead)].any())
+        half_way = ~overhead & (batches.ahead[pick] == ahead) & (off > 40)
+        assert float(named[half_way].float().mean()) == pytest.approx(batches.bias.three_quarter_named, abs=0.06)
+        assert float(named[~overhead & (off < 5)].float().mean()) < 0.02
+
+
+def test_a_text_encoder_learns_new_words_and_keeps_the_old_ones(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer(tmp_path / "whole")
+    fresh = "a duck, front three quarter view"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("backend.toybox.model.WORDS", tuple(word for word in WORDS if word not in ("three", "quarter")))
+        smaller = make_tokenizer(tmp_path / "folder" / "tokenizer")
+    assert len(smaller) < len(tokenizer)
+    smaller.save_pretrained(tmp_path / "folder" / "tokenizer")
+    old = make_text_encoder(smaller)
+    old.save_pretrained(tmp_path / "folder" / "text_encoder")
+    new = read_text_encoder(tmp_path / "folder", tokenizer)
+
+    def said(encoder: Any, words: Any, text: str) -> torch.Tensor:
+        with torch.no_grad():
+            return encoder(torch.tensor(words([text], padding="max_length", max_length=TEXT_LENGTH).input_ids))[0]
+
+    known = "a tall red duck with a blue hat, back view"
+    torch.testing.assert_close(said(new, tokenizer, known), said(old, smaller, known))
+    assert len(set(tokenizer(fresh).input_ids)) == len(tokenizer(fresh).input_ids)
+    assert new.config.vocab_size == len(tokenizer)
+    assert torch.isfinite(said(new, tokenizer, fresh)).all()
 
 
 def test_views_are_measured_from_their_middle() -> None:
@@ -131,6 +179,8 @@ def test_a_run_that_goes_on_from_a_model_begins_with_its_weights(
     start = ("--start", str(BUILT_IN_FOLDER), "--decoder-minutes", "0")
     run(tmp_path, monkeypatch, *start, "--minutes", "0.02", "--learning-rate", "1e-6")
     assert not (tmp_path / "encoder.pt").exists()
+    for part in ("unet", "vae"):
+        assert str(BUILT_IN_FOLDER) not in (tmp_path / "weights" / part / "config.json").read_text()
     kept = load_file(tmp_path / "weights" / "vae" / "diffusion_pytorch_model.safetensors")
     for key, value in load_file(BUILT_IN_FOLDER / "vae" / "diffusion_pytorch_model.safetensors").items():
         torch.testing.assert_close(kept[key], value, rtol=0, atol=0)

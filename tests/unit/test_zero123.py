@@ -17,10 +17,11 @@ from torch import Tensor
 
 from backend.cameras import CameraBatch, orbit_cameras
 from backend.errors import RequestError
-from backend.guidance import ReferencePicture, load_view_guidance
+from backend.guidance import ReferencePicture, Sketcher, load_view_guidance
 from backend.guidance.zero123 import Zero123Guidance
 from backend.request import RefineSettings, ViewGuidanceSettings
 from backend.settings import check
+from backend.sketch import SketchSettings
 from tests.unit.conformance import judge, noise_pictures
 from tests.unit.tiny_zero123 import (
     CLIP_SIDE,
@@ -376,3 +377,14 @@ def test_a_painting_is_what_the_model_knows(written: Path, monkeypatch: pytest.M
     torch.testing.assert_close(painted, expected, atol=1e-4, rtol=0)
     assert len(shown) == 3  # one call a step, first the rows without the picture
     assert not shown[0][:2].any() and shown[0][2:].any()
+
+
+def test_a_drawing_is_a_white_page_wholly_painted_over(written: Path):
+    guidance, where = load(written), cameras(30.0, 120.0)
+    assert isinstance(guidance, Sketcher)
+    assert guidance.told
+    drawn = guidance.draw(where, SketchSettings(sampling_steps=3), torch.Generator().manual_seed(1))
+    white = torch.ones(2, 3, *load(written).image_size)
+    painted = guidance.repaint(white, where, 1.0, RefineSettings(sampling_steps=3), torch.Generator().manual_seed(1))
+    torch.testing.assert_close(drawn, painted)
+    assert not torch.allclose(drawn[0], drawn[1])

@@ -18,7 +18,22 @@ from backend.request import GuidanceSettings
 CPU = torch.device("cpu")
 diffusers: Any = untyped_diffusers
 transformers: Any = untyped_transformers
-WORDS = ["a", "red", "blue", "duck", "car", "front", "side", "back", "overhead", "view", ",", "ugly"]
+WORDS = [
+    "three",
+    "quarter",
+    "a",
+    "red",
+    "blue",
+    "duck",
+    "car",
+    "front",
+    "side",
+    "back",
+    "overhead",
+    "view",
+    ",",
+    "ugly",
+]
 WIDTH, TOKENS = 32, 12
 
 
