@@ -31,7 +31,7 @@ from backend.guidance.distillation import NoiseSchedule
 from backend.guidance.memory import PLANS, Plan
 from backend.guidance.stable_diffusion import StableDiffusionGuidance
 from backend.guidance.text_guidance import Networks
-from backend.guidance.view_prompts import TextEmbeddings
+from backend.guidance.view_prompts import VIEWS, TextEmbeddings
 from backend.job import run_job
 from backend.request import GuidanceSettings, OptimizeSettings, RefineSettings, preset
 from backend.threads import configure, prepare_environment
@@ -67,7 +67,7 @@ def make_guidance(size: str, device: torch.device) -> StableDiffusionGuidance:
             down_block_types=("DownEncoderBlock2D",) * 4,
             up_block_types=("UpDecoderBlock2D",) * 4,
         )
-        text = TextEmbeddings(torch.randn(4, 77, shape["words"]), torch.randn(77, shape["words"]))
+        text = TextEmbeddings(torch.randn(len(VIEWS), 77, shape["words"]), torch.randn(77, shape["words"]))
     for network in (unet, vae):
         network.to(dtype).eval().requires_grad_(False)
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, device=device).square()

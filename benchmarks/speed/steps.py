@@ -23,6 +23,7 @@ import torch
 
 from backend.cameras import orbit_cameras
 from backend.errors import Cancelled
+from backend.events import Event, Phase
 from backend.field import Field
 from backend.guidance import latent_guidance, load_guidance
 from backend.optimize import optimize
@@ -113,9 +114,17 @@ def step_times(request: Request, guidance: Any, clock: Clock | None = None) -> S
     """Times of every step between :data:`FROM` and :data:`TO`; the clock begins anew at the first of them."""
     iterations = request.optimize.iterations
     first, last = round(FROM * iterations), min(round(TO * iterations), iterations - 1)
-    times, busy = list[float](), list[float]()
+    times, busy, begun = list[float](), list[float](), list[Phase]()
+
+    def heard(event: Event) -> None:
+        if isinstance(event, Phase) and event.text.startswith(
+            "Optimizing"
+        ):  # sketches are made before, and ask as well
+            begun.append(event)
 
     def asked() -> bool:
+        if not begun:
+            return False
         times.append(time.perf_counter())
         busy.append(time.process_time())
         if clock is not None and len(times) == first + 1:
@@ -124,7 +133,7 @@ def step_times(request: Request, guidance: Any, clock: Clock | None = None) -> S
         return len(times) > last
 
     with tempfile.TemporaryDirectory(prefix="dreamlathe-") as folder, contextlib.suppress(Cancelled):
-        optimize(request, Path(folder), guidance, CPU, lambda _: None, asked)
+        optimize(request, Path(folder), guidance, CPU, heard, asked)
     found = Stopwatch()
     found.wall, found.cpu = ([b - a for a, b in itertools.pairwise(each[first:])] for each in (times, busy))
     return found

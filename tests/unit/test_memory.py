@@ -18,6 +18,7 @@ from backend.guidance.latents import UPCAST
 from backend.guidance.memory import PLANS, Layout
 from backend.optimize import optimize
 from backend.request import GuidanceSettings, LoadingSettings, ViewGuidanceSettings
+from backend.sketch import SketchSettings
 from tests.unit import tiny_zero123
 from tests.unit.conformance import cameras, changed_weights, judge, noise_pictures
 from tests.unit.silhouette import SilhouetteGuidance, small_request
@@ -174,7 +175,7 @@ class Greedy(SilhouetteGuidance):
 def run(guidance: Any, folder: Path, steps: int) -> list[str]:
     """What is said in so many steps, after which the run is stopped."""
     events: list[Event] = []
-    request = small_request(resolution=16)
+    request = small_request(resolution=16).replace(sketch=SketchSettings(use="off"))
     with pytest.raises(Cancelled, match=f"after step {steps}"):
         optimize(request, folder, guidance, CPU, events.append, lambda: guidance.made == steps)
     return [event.text for event in events if isinstance(event, Message)]
@@ -327,13 +328,13 @@ def test_words_of_cameras_are_kept_too(folders: dict[str, Path], cache: Path):
     alone = load(folders["sdxl"]).text
     for prompts in (("a blue car", "a car"), ("a car", "a blue car")):
         made, kept = (load(folders["sdxl"], own=prompts).text for _ in range(2))
-        assert kept.views.shape[0] == kept.pooled_views.shape[0] == 12
+        assert kept.views.shape[0] == kept.pooled_views.shape[0] == 18
         assert torch.equal(kept.views, made.views)
         assert torch.equal(kept.pooled_views, made.pooled_views)
-        torch.testing.assert_close(kept.views[:4], alone.views)
+        torch.testing.assert_close(kept.views[:6], alone.views)
         whole = load(folders["sdxl"], prompt=prompts[1]).text
-        torch.testing.assert_close(kept.views[8:], whole.views)
-        torch.testing.assert_close(kept.pooled_views[8:], whole.pooled_views)
+        torch.testing.assert_close(kept.views[12:], whole.views)
+        torch.testing.assert_close(kept.pooled_views[12:], whole.pooled_views)
     assert len(list(cache.iterdir())) == 5  # the order of the cameras' prompts counts
 
 

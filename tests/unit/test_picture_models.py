@@ -74,7 +74,7 @@ def test_prompts_of_cameras_reach_the_model(picture: Path, text_model: Path) -> 
     request = guided(picture, "none", prompt="a red duck", model=str(text_model), cameras=seen)
     request = request.replace(loading=LoadingSettings(image_size=8))
     guidance = guidance_of(request)
-    assert len(guidance.text.views) == 12
+    assert len(guidance.text.views) == 18
     assert guidance.image_size == (8, 8)
 
 
