@@ -117,9 +117,8 @@ def step_times(request: Request, guidance: Any, clock: Clock | None = None) -> S
     times, busy, begun = list[float](), list[float](), list[Phase]()
 
     def heard(event: Event) -> None:
-        if isinstance(event, Phase) and event.text.startswith(
-            "Optimizing"
-        ):  # sketches are made before, and ask as well
+        # Sketches are made before the steps, and ask whether to stop as well.
+        if isinstance(event, Phase) and event.message.startswith("Optimizing"):
             begun.append(event)
 
     def asked() -> bool:
