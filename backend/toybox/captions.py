@@ -11,8 +11,9 @@ from .world import BUILDS, COLOURS, SIZES, Look
 
 VIEWS = ("front", "side", "back", "overhead")
 THREE_QUARTER_VIEWS = ("front three quarter", "back three quarter")
-"""Half a turn of the head between a front or a back and a side."""
+"""Half-way between a front or a back and a side."""
 NAMED_VIEWS = (*VIEWS, *THREE_QUARTER_VIEWS)
+"""Those of ``guidance.view_prompts``, which cannot be imported here: it brings torch, before threads are set."""
 OVERHEAD_ELEVATION = 60.0
 """From this elevation on a view is called overhead, in degrees (DreamFusion §3.1)."""
 _GRAMMAR = ("a", "an", "the", "view", "of", ",", "with", "and")

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.guidance.view_prompts import TextEmbeddings, view_prompts, view_weights
+from backend.guidance.view_prompts import VIEWS, TextEmbeddings, view_prompts, view_weights
+from backend.toybox.captions import NAMED_VIEWS
 
 azimuths = st.floats(-180.0, 180.0, allow_nan=False)
 elevations = st.floats(-90.0, 90.0, allow_nan=False)
@@ -23,6 +24,10 @@ def test_prompts_say_from_where():
         "a red duck, front three quarter view",
         "a red duck, back three quarter view",
     ]
+
+
+def test_the_built_in_model_is_taught_these_views():
+    assert NAMED_VIEWS == VIEWS
 
 
 def test_prompts_have_no_doubled_punctuation():
