@@ -244,6 +244,7 @@ def _load_guidance(
     import torch  # noqa: PLC0415
 
     from . import guidance as room  # noqa: PLC0415
+    from .reference_files import with_mirror_images  # noqa: PLC0415
 
     def tell(text: str) -> None:
         report(Message("info", text))
@@ -253,7 +254,7 @@ def _load_guidance(
         report(Phase("model", f"Loading {request.view_model} on {device}."))
         pictures = [
             room.ReferencePicture(torch.from_numpy(view.shown.rgba).permute(2, 0, 1), view.camera, view.weight)
-            for view in references
+            for view in (with_mirror_images(references) if request.mirrored else references)
         ]
         shown = room.load_view_guidance(
             request.view_model, pictures, request.view_guidance, device, downloads_allowed(), request.loading, tell

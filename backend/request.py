@@ -267,7 +267,8 @@ class Request:
     def sketches(self) -> bool:
         """Whether a model that can draws sketches first, around an orbit."""
         use, asked = self.sketch.use, (self.asks_prompt or self.shows_pictures) and not self.cameras
-        built_in = self.model == BUILT_IN_MODEL and not self.references
+        words, pictures = self.model == BUILT_IN_MODEL, self.view_model == BUILT_IN_VIEW_MODEL
+        built_in = self.shows_pictures and pictures if self.references else words
         return asked and self.sketch.share > 0 and (use == "on" or (use == "auto" and built_in))
 
     @property

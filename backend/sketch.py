@@ -13,8 +13,8 @@ class SketchSettings:
     """Drawings of the object from all around, which count as pictures beside distillation."""
 
     use: Literal["auto", "on", "off"] = "auto"
-    """auto: where the built-in text model is asked, without pictures; on: by every model. There are none beside fixed
-    cameras."""
+    """auto: by the built-in models, that of pictures where there are any; on: by every model. There are none beside
+    fixed cameras."""
     candidates: int = bounded(24, 3, 256)
     """Drawings of each view by words alone; what they agree on is kept."""
     told_candidates: int = bounded(8, 3, 256)
@@ -29,6 +29,8 @@ class SketchSettings:
     """From where a drawing is taken to be seen, in degrees."""
     share: float = bounded(1.0, 0.0, 1.0)
     """Share of the distillation, from its start, during which they count."""
+    rays: int = bounded(48, 8, 512)
+    """Side of the square of rays that each step casts, shared by eight of them; each ray is drawn anew."""
     colour_weight: float = bounded(5_000.0, 0.0, 1e6)
     """Of the squared error of sRGB colours, before one random background."""
     mask_weight: float = bounded(2_000.0, 0.0, 1e6)

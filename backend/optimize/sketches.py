@@ -52,6 +52,8 @@ AZIMUTHS = {
 ABOVE = "above"
 ABOVE_ELEVATION = 65.0
 """Degrees: one more, of a model that knows the camera; "overhead view" says nothing of the azimuth."""
+_ALONG_THE_MIRROR = ("front", "back", ABOVE)
+"""Views of a mirror-symmetric object that are their own mirror images."""
 _LEAST_CUT = 3
 """Drawings whose background is plain enough; fewer cannot agree."""
 _SYMMETRY = 0.5
@@ -122,11 +124,18 @@ class _Studio:
             found = [cut for cut in map(_cut, self._draw(name, generator)) if cut is not None]
             if len(found) < _LEAST_CUT:
                 return None
-            even = mirrored and name in ("front", "back", ABOVE)
-            kept[name] = agreement(found, _SYMMETRY if even else 0.0, mirrored=even or not told)
+            kept[name] = self._agreed(name, found)
         if not mirrored:
             return kept
         return _both_sides(kept) if told else self._turned(kept)
+
+    def _agreed(self, name: str, found: list[Floats]) -> Floats:
+        """What the drawings ``found`` of a view agree on; along the mirror, they and their mirror images."""
+        along, told = name in _ALONG_THE_MIRROR, self.sketcher.told
+        if along and self.request.mirrored:
+            twins = [np.ascontiguousarray(drawing[:, ::-1]) for drawing in found]
+            return agreement(found + twins, _SYMMETRY, mirrored=False)
+        return agreement(found, 0.0 if told or not along else _SYMMETRY, mirrored=not told)
 
     def _draw(self, name: str, generator: torch.Generator) -> list[Floats]:
         """Drawings [S, S, 3] of one view."""
@@ -196,8 +205,8 @@ def _views(pictures: Sketches, request: Request) -> tuple[ReferenceView, ...]:
 def _as_pictures(views: tuple[ReferenceView, ...], request: Request, device: torch.device) -> ReferenceViews:
     """The sketches as what pictures are to the loop."""
     settings = request.sketch
-    weights = ReferenceSettings(colour_weight=settings.colour_weight, mask_weight=settings.mask_weight)
-    return ReferenceViews(views, weights, device)
+    counting = ReferenceSettings(settings.colour_weight, settings.mask_weight, rays=settings.rays)
+    return ReferenceViews(views, counting, device)
 
 
 def _bytes(rgba: Floats) -> NDArray[np.uint8]:

@@ -56,6 +56,14 @@ def test_a_model_is_shown_the_picture_in_its_camera(picture: Path, view_model: P
     assert len(guidance.references.latents) == 1
 
 
+@pytest.mark.parametrize(("symmetry", "shown"), [("mirror", 2), ("none", 1)])
+def test_of_what_is_mirrored_a_model_is_shown_the_mirror_image_as_well(
+    picture: Path, view_model: Path, symmetry: str, shown: int
+) -> None:
+    guidance = guidance_of(guided(picture, view_model).with_setting("optimize.symmetry", symmetry))
+    assert guidance.references.cameras.azimuth == pytest.approx([15.0, -15.0][:shown])
+
+
 def test_prompt_and_picture_guide_together(picture: Path, view_model: Path, text_model: Path) -> None:
     request = guided(picture, view_model, prompt="a red duck", model=str(text_model))
     both = guidance_of(request)

@@ -64,6 +64,7 @@ class Draughtsman(SilhouetteGuidance):
     def __init__(self, plain: bool = True, full: int = 0, told: bool = False) -> None:
         super().__init__()
         self.plain, self.full, self.told = plain, full, told
+        self.aside = 0
         self.drawn: Counter[int] = Counter()
 
     def repaint(self, images: Tensor, *_: Any) -> Tensor:
@@ -78,6 +79,7 @@ class Draughtsman(SilhouetteGuidance):
             raise torch.OutOfMemoryError("full")
         self.drawn.update(round(float(azimuth)) for azimuth in cameras.azimuth)
         image = seen(cameras, SIDE, 0.4 + 0.6 * torch.rand((len(cameras), 3, 1, 1), generator=generator))
+        image = image.roll(self.aside, 3)
         if not self.told and float(torch.rand(1, generator=generator)) < 0.5:
             image = image.flip(3)
         return image if self.plain else torch.rand(image.shape, generator=generator)
@@ -130,6 +132,18 @@ def test_who_knows_the_camera_is_told_it(tmp_path: Path, symmetry: str, drawn: s
         compare(tmp_path, name, azimuth, SETTINGS.elevation)
     compare(tmp_path, ABOVE, 0.0, ABOVE_ELEVATION)
     assert len(sketch_views(asked, tmp_path)) == len(AZIMUTHS) + 1
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_views_along_the_mirror_are_their_own_mirror_images(tmp_path: Path, told: bool) -> None:
+    """Drawings of them that are off to one side come to the middle; without the mirror they stay where they are."""
+    guidance = Draughtsman(told=told)
+    guidance.aside = 4
+    begin(request(), tmp_path, guidance)
+    for name in ("front", "back", *((ABOVE,) if told else ())):
+        kept = read_picture(tmp_path / "references" / f"sketch-{name}.png").rgba
+        assert np.mean(np.abs(kept[..., 3] - kept[:, ::-1, 3])) < 0.01, name
+        compare(tmp_path, name, AZIMUTHS.get(name, 0.0), ABOVE_ELEVATION if name == ABOVE else SETTINGS.elevation)
 
 
 def test_what_was_drawn_is_not_drawn_again(tmp_path: Path) -> None:
@@ -186,7 +200,8 @@ def test_stopping_leaves_nothing(tmp_path: Path) -> None:
         {"sketch": SketchSettings(use="off")},
         {"sketch": SketchSettings(use="auto"), "model": "a-folder"},
         {"sketch": SketchSettings(use="on", share=0.0)},
-        {"sketch": SketchSettings(use="auto"), "references": (ReferenceImage("duck.png"),)},
+        {"sketch": SketchSettings(use="auto"), "references": (ReferenceImage("duck.png"),), "view_model": "a-folder"},
+        {"sketch": SketchSettings(use="auto"), "references": (ReferenceImage("duck.png"),), "view_model": "none"},
         {"cameras": (FixedCamera(((1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 3), (0, 0, 0, 1)), (2.7, 2.7)),)},
     ],
 )
@@ -196,8 +211,10 @@ def test_there_are_none_where_they_are_of_no_use(tmp_path: Path, changes: dict[s
     assert not guidance.drawn
 
 
-def test_the_built_in_model_sketches() -> None:
+def test_the_built_in_models_sketch() -> None:
     assert Request(prompt="a duck").sketches
+    assert Request(prompt="", references=(ReferenceImage("duck.png"),)).sketches
+    assert Request(prompt="a duck", model="another", references=(ReferenceImage("duck.png"),)).sketches
     assert Request(prompt="a duck", guidance=GuidanceSettings(camera_conditioning=False)).sketches
     assert not Request(prompt="a duck", model="another").sketches
 
