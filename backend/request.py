@@ -267,8 +267,10 @@ class Request:
     def sketches(self) -> bool:
         """Whether a model that can draws sketches first, around an orbit."""
         use, asked = self.sketch.use, (self.asks_prompt or self.shows_pictures) and not self.cameras
-        words, pictures = self.model == BUILT_IN_MODEL, self.view_model == BUILT_IN_VIEW_MODEL
-        built_in = self.shows_pictures and pictures if self.references else words
+        built_in = self.model == BUILT_IN_MODEL
+        if self.references:  # what counts most draws, and a prompt's model does not know the pictures
+            by_words = self.asks_prompt and self.view_guidance.prompt_weight > 1.0
+            built_in = self.view_model == BUILT_IN_VIEW_MODEL and not by_words
         return asked and self.sketch.share > 0 and (use == "on" or (use == "auto" and built_in))
 
     @property

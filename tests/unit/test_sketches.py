@@ -24,7 +24,7 @@ from backend.optimize.sketches import ABOVE, ABOVE_ELEVATION, AZIMUTHS, sketch_v
 from backend.picture import read_picture
 from backend.reference import FixedCamera, ReferenceImage
 from backend.reference_files import prepare
-from backend.request import GuidanceSettings, RefineSettings, Request
+from backend.request import GuidanceSettings, RefineSettings, Request, ViewGuidanceSettings
 from backend.sketch import SketchSettings
 from tests.unit.silhouette import SilhouetteGuidance, small_request
 from tests.unit.tiny_model import load, make_pipeline
@@ -136,7 +136,7 @@ def test_who_knows_the_camera_is_told_it(tmp_path: Path, symmetry: str, drawn: s
 
 @pytest.mark.parametrize("told", [False, True])
 def test_views_along_the_mirror_are_their_own_mirror_images(tmp_path: Path, told: bool) -> None:
-    """Drawings of them that are off to one side come to the middle; without the mirror they stay where they are."""
+    """Drawings of them that are off to one side come to the middle."""
     guidance = Draughtsman(told=told)
     guidance.aside = 4
     begin(request(), tmp_path, guidance)
@@ -215,6 +215,8 @@ def test_the_built_in_models_sketch() -> None:
     assert Request(prompt="a duck").sketches
     assert Request(prompt="", references=(ReferenceImage("duck.png"),)).sketches
     assert Request(prompt="a duck", model="another", references=(ReferenceImage("duck.png"),)).sketches
+    heavy = ViewGuidanceSettings(prompt_weight=2.0)
+    assert not Request(prompt="a duck", view_guidance=heavy, references=(ReferenceImage("duck.png"),)).sketches
     assert Request(prompt="a duck", guidance=GuidanceSettings(camera_conditioning=False)).sketches
     assert not Request(prompt="a duck", model="another").sketches
 
