@@ -254,8 +254,8 @@ def _load_guidance(
         report(Phase("model", f"Loading {request.view_model} on {device}."))
         pictures = [
             room.ReferencePicture(torch.from_numpy(view.shown.rgba).permute(2, 0, 1), view.camera, view.weight)
-            for view in (with_mirror_images(references) if request.mirrored else references)
-        ]
+            for view in (with_mirror_images(references) if request.mirrored and len(references) == 1 else references)
+        ]  # several show the other side by themselves, and each asks the network once more
         shown = room.load_view_guidance(
             request.view_model, pictures, request.view_guidance, device, downloads_allowed(), request.loading, tell
         )

@@ -270,7 +270,7 @@ class Request:
         built_in = self.model == BUILT_IN_MODEL
         if self.references:  # what counts most draws, and a prompt's model does not know the pictures
             by_words = self.asks_prompt and self.view_guidance.prompt_weight > 1.0
-            built_in = self.view_model == BUILT_IN_VIEW_MODEL and not by_words
+            built_in = self.view_model == BUILT_IN_VIEW_MODEL and len(self.references) == 1 and not by_words
         return asked and self.sketch.share > 0 and (use == "on" or (use == "auto" and built_in))
 
     @property

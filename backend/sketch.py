@@ -13,8 +13,8 @@ class SketchSettings:
     """Drawings of the object from all around, which count as pictures beside distillation."""
 
     use: Literal["auto", "on", "off"] = "auto"
-    """auto: by the built-in models, that of pictures where there are any; on: by every model. There are none beside
-    fixed cameras."""
+    """auto: by the built-in models, from words or from one picture; on: by every model. There are none beside fixed
+    cameras."""
     candidates: int = bounded(24, 3, 256)
     """Drawings of each view by words alone; what they agree on is kept."""
     told_candidates: int = bounded(8, 3, 256)

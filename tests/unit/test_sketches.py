@@ -215,6 +215,7 @@ def test_the_built_in_models_sketch() -> None:
     assert Request(prompt="a duck").sketches
     assert Request(prompt="", references=(ReferenceImage("duck.png"),)).sketches
     assert Request(prompt="a duck", model="another", references=(ReferenceImage("duck.png"),)).sketches
+    assert not Request(prompt="", references=(ReferenceImage("duck.png"), ReferenceImage("back.png"))).sketches
     heavy = ViewGuidanceSettings(prompt_weight=2.0)
     assert not Request(prompt="a duck", view_guidance=heavy, references=(ReferenceImage("duck.png"),)).sketches
     assert Request(prompt="a duck", guidance=GuidanceSettings(camera_conditioning=False)).sketches
