@@ -252,10 +252,12 @@ def _load_guidance(
     parts: dict[str, room.WeightedGuidance] = {}
     if request.shows_pictures:
         report(Phase("model", f"Loading {request.view_model} on {device}."))
+        # Several pictures show the other side by themselves, and each one more is one more row of the network.
+        views = with_mirror_images(references) if request.mirrored and len(references) == 1 else references
         pictures = [
             room.ReferencePicture(torch.from_numpy(view.shown.rgba).permute(2, 0, 1), view.camera, view.weight)
-            for view in (with_mirror_images(references) if request.mirrored and len(references) == 1 else references)
-        ]  # several show the other side by themselves, and each asks the network once more
+            for view in views
+        ]
         shown = room.load_view_guidance(
             request.view_model, pictures, request.view_guidance, device, downloads_allowed(), request.loading, tell
         )

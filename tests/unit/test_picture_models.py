@@ -64,6 +64,12 @@ def test_of_what_is_mirrored_a_model_is_shown_the_mirror_image_as_well(
     assert guidance.references.cameras.azimuth == pytest.approx([15.0, -15.0][:shown])
 
 
+def test_of_several_pictures_it_is_shown_these_alone(picture: Path, view_model: Path) -> None:
+    both = tuple(ReferenceImage(str(picture), azimuth) for azimuth in (15.0, 120.0))
+    request = guided(picture, view_model).replace(references=both).with_setting("optimize.symmetry", "mirror")
+    assert guidance_of(request).references.cameras.azimuth == pytest.approx([15.0, 120.0])
+
+
 def test_prompt_and_picture_guide_together(picture: Path, view_model: Path, text_model: Path) -> None:
     request = guided(picture, view_model, prompt="a red duck", model=str(text_model))
     both = guidance_of(request)

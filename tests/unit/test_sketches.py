@@ -61,10 +61,9 @@ def seen(cameras: CameraBatch, side: int, backgrounds: Tensor) -> Tensor:
 class Draughtsman(SilhouetteGuidance):
     """Draws the spheres; not ``told`` the camera, it draws what is turned as often facing left as right."""
 
-    def __init__(self, plain: bool = True, full: int = 0, told: bool = False) -> None:
+    def __init__(self, plain: bool = True, full: int = 0, told: bool = False, aside: int = 0) -> None:
         super().__init__()
-        self.plain, self.full, self.told = plain, full, told
-        self.aside = 0
+        self.plain, self.full, self.told, self.aside = plain, full, told, aside
         self.drawn: Counter[int] = Counter()
 
     def repaint(self, images: Tensor, *_: Any) -> Tensor:
@@ -137,9 +136,7 @@ def test_who_knows_the_camera_is_told_it(tmp_path: Path, symmetry: str, drawn: s
 @pytest.mark.parametrize("told", [False, True])
 def test_views_along_the_mirror_are_their_own_mirror_images(tmp_path: Path, told: bool) -> None:
     """Drawings of them that are off to one side come to the middle."""
-    guidance = Draughtsman(told=told)
-    guidance.aside = 4
-    begin(request(), tmp_path, guidance)
+    begin(request(), tmp_path, Draughtsman(told=told, aside=4))
     for name in ("front", "back", *((ABOVE,) if told else ())):
         kept = read_picture(tmp_path / "references" / f"sketch-{name}.png").rgba
         assert np.mean(np.abs(kept[..., 3] - kept[:, ::-1, 3])) < 0.01, name
