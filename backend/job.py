@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -30,7 +29,6 @@ from .errors import Cancelled, DivergedError, DreamlatheError, OutputError, Requ
 from .events import Event, Failed, Finished, Message, Phase, Progress
 from .files import check_writable, locked, output_errors, write_atomically
 from .job_log import JobLog
-from .reference import camera_prompts
 from .request import MeshSettings, Request
 from .threads import configure, prepare_environment, versions
 
@@ -208,6 +206,9 @@ def _load(request: Request, report: Report, should_stop: ShouldStop) -> _Loaded:
     from .reference_files import prepare  # noqa: PLC0415
 
     try:
+        from .depth import measured  # noqa: PLC0415
+        from .job_models import load_depth, load_guidance  # noqa: PLC0415
+
         references = prepare(request, report)
         for room in (".meshing", ".optimize"):  # seconds: a bad request must have failed before
             importlib.import_module(room, __package__)
@@ -217,9 +218,10 @@ def _load(request: Request, report: Report, should_stop: ShouldStop) -> _Loaded:
     configure(device)
     _tell_engine(request, device, report)
     _stop_if(should_stop)
-    guidance = _load_guidance(request, references, device, report)
+    guidance = load_guidance(request, references, device, report)
     _stop_if(should_stop)
-    return _Loaded(device, guidance, references)
+    depth = load_depth(request, device, report)
+    return _Loaded(device, guidance, measured(references, depth))
 
 
 def _tell_engine(request: Request, device: torch.device, report: Report) -> None:
@@ -235,48 +237,6 @@ def _tell_engine(request: Request, device: torch.device, report: Report) -> None
     if passed_over and engine.name == "torch":
         reasons = " ".join(passed_over.values())
         report(Message("info", f"The hash grid runs in plain PyTorch, its slowest engine: {reasons}"))
-
-
-def _load_guidance(
-    request: Request, references: tuple[ReferenceView, ...], device: torch.device, report: Report
-) -> Guidance | None:
-    """The models that the request asks: of the prompt, of the pictures, both (Magic123), or none."""
-    import torch  # noqa: PLC0415
-
-    from . import guidance as room  # noqa: PLC0415
-    from .reference_files import with_mirror_images  # noqa: PLC0415
-
-    def tell(text: str) -> None:
-        report(Message("info", text))
-
-    parts: dict[str, room.WeightedGuidance] = {}
-    if request.shows_pictures:
-        report(Phase("model", f"Loading {request.view_model} on {device}."))
-        # Several pictures show the other side by themselves, and each one more is one more row of the network.
-        views = with_mirror_images(references) if request.mirrored and len(references) == 1 else references
-        pictures = [
-            room.ReferencePicture(torch.from_numpy(view.shown.rgba).permute(2, 0, 1), view.camera, view.weight)
-            for view in views
-        ]
-        shown = room.load_view_guidance(
-            request.view_model, pictures, request.view_guidance, device, downloads_allowed(), request.loading, tell
-        )
-        parts["pictures"] = room.WeightedGuidance(shown, 1.0)
-    if request.asks_prompt:
-        report(Phase("model", f"Loading {request.model} on {device}."))
-        asked = room.load_guidance(
-            request.model, request.prompt, request.negative_prompt, request.guidance, device, downloads_allowed(),
-            request.loading, tell, camera_prompts(request.cameras),
-        )  # fmt: skip
-        parts["prompt"] = room.WeightedGuidance(asked, request.view_guidance.prompt_weight if parts else 1.0)
-    if len(parts) > 1:
-        return room.CombinedGuidance(parts)
-    return next((part.guidance for part in parts.values()), None)
-
-
-def downloads_allowed() -> bool:
-    """Whether a model may be fetched from the Hub: DREAMLATHE_DOWNLOADS says so, which Blender sets if it may."""
-    return os.environ.get("DREAMLATHE_DOWNLOADS", "") == "1"
 
 
 def choose_device(name: str) -> torch.device:

@@ -109,17 +109,17 @@ class ReferenceSettings:
 
     Losses are means over rays. Beside a guidance of weight 1, threestudio gives colours 5000 (500 to 0.1) and the mask
     500, stable-dreamfusion 1000, 500 and depth 10, on every fourth step and alone. Here they count ten times that, so
-    that no guidance blurs what a picture shows.
+    that no guidance blurs what a picture shows, and depth and normals as much as shapes gain most by.
     """
 
     colour_weight: float = bounded(50_000.0, 0.0, 1e6)
     """Of the squared error of sRGB colours, before one random background."""
     mask_weight: float = bounded(10_000.0, 0.0, 1e6)
     """Of the squared error of the opacity."""
-    depth_weight: float = bounded(50.0, 0.0, 1e6)
-    """Of 1 − r, the correlation with a given depth (Pearson's: scale and shift do not count)."""
-    normal_weight: float = bounded(50.0, 0.0, 1e6)
-    """Of 1 − the cosine to given normals."""
+    depth_weight: float = bounded(1_500.0, 0.0, 1e6)
+    """Of 1 − r, the correlation with the depth (Pearson's: scale and shift do not count), given or seen by a model."""
+    normal_weight: float = bounded(1_500.0, 0.0, 1e6)
+    """Of 1 − the cosine to the normals."""
     ramp: float = bounded(0.25, 0.0, 1.0)
     """Share of the run over which the weights of depth and normals grow from nothing."""
     interval: int = bounded(1, 1, 1000)

@@ -23,7 +23,9 @@ from .sketch import SketchSettings
 SCHEMA = 1
 BUILT_IN_MODEL = "toybox"
 BUILT_IN_VIEW_MODEL = "toybox-views"
+BUILT_IN_DEPTH_MODEL = "toybox-depth"
 NO_MODEL = "none"
+AUTOMATIC = "auto"
 
 Range = tuple[float, float]
 PresetName = Literal["draft", "standard", "high"]
@@ -142,6 +144,9 @@ class LoadingSettings:
     """Side of the pictures that the model is shown; 0 is the model's own, smaller ones need less memory."""
     tiny_vae: str = ""
     """A folder or Hub id of an AutoencoderTiny for these latents (TAESD) in place of the model's VAE; empty is none."""
+    depth_model: str = AUTOMATIC
+    """What sees depth in pictures that come without: toybox-depth, a folder or Hub id of transformers' depth models, or
+    none; auto is toybox-depth for what toybox-views is shown, and none elsewhere."""
     loras: str = ""
     """LoRAs to add, separated by semicolons: .safetensors files, each with its weight after an @ (1 without)."""
 
@@ -218,6 +223,10 @@ class Request:
                 "No model is chosen for the pictures.",
                 f'Choose "{BUILT_IN_VIEW_MODEL}", a diffusers folder, a Hub id, or "{NO_MODEL}".',
             )
+        if not self.loading.depth_model.strip():
+            raise RequestError(
+                "No depth model is chosen.", f'Choose "{AUTOMATIC}", "{NO_MODEL}", or a folder or Hub id.'
+            )
         if not self.device.strip():
             raise RequestError("No device is chosen.", "Choose auto, cpu, cuda or mps.")
         return self
@@ -272,6 +281,16 @@ class Request:
             by_words = self.asks_prompt and self.view_guidance.prompt_weight > 1.0
             built_in = self.view_model == BUILT_IN_VIEW_MODEL and len(self.references) == 1 and not by_words
         return asked and self.sketch.share > 0 and (use == "on" or (use == "auto" and built_in))
+
+    @property
+    def depth_model(self) -> str:
+        """What sees depth in the pictures; none if there are none, or if it would count for nothing."""
+        chosen, weights = self.loading.depth_model.strip(), self.reference.depth_weight + self.reference.normal_weight
+        if not self.references or not weights:
+            return NO_MODEL
+        if chosen != AUTOMATIC:
+            return chosen
+        return BUILT_IN_DEPTH_MODEL if self.view_model == BUILT_IN_VIEW_MODEL else NO_MODEL
 
     @property
     def mirrored(self) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import bpy
 
-from ..backend.request import BUILT_IN_MODEL, BUILT_IN_VIEW_MODEL, NO_MODEL
+from ..backend.request import AUTOMATIC, BUILT_IN_DEPTH_MODEL, BUILT_IN_MODEL, BUILT_IN_VIEW_MODEL, NO_MODEL
 from ..preferences import Preferences
 from ..properties import Settings, uses_pictures, uses_prompt
 from .environment import ROOT
@@ -18,6 +18,7 @@ VIEW_WEIGHTS = ROOT / "backend" / "toybox" / "view_weights"
 
 _TOYBOX = set_text("Use Toybox", "model", BUILT_IN_MODEL, "MESH_CUBE")
 _NO_VAE = set_text("Use the Model's Own", "loading.tiny_vae", "", "X")
+_AUTOMATIC_DEPTH = set_text("Choose by Itself", "loading.depth_model", AUTOMATIC, "AUTO")
 _NO_LORAS = set_text("Leave Them Out", "loading.loras", "", "X")
 _INDEX = ("model_index.json",)
 _NETWORK = ("config.json", "vae/config.json")
@@ -57,6 +58,9 @@ def loading_problems(settings: Settings, chosen: Preferences) -> list[Problem]:
     tiny = settings.loading.tiny_vae.strip()
     if tiny and any(map(is_foreign, models)):
         found += _found("tiny VAE", tiny, chosen, (_open("tiny_vae"), _NO_VAE), _NETWORK)
+    depth = settings.loading.depth_model.strip()
+    if uses_pictures(settings) and depth not in (AUTOMATIC, BUILT_IN_DEPTH_MODEL, NO_MODEL):
+        found += _found("depth model", depth, chosen, (_open("depth_model"), _AUTOMATIC_DEPTH), _NETWORK[:1])
     return found
 
 

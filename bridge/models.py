@@ -67,7 +67,8 @@ def absolute_models(request: Request) -> Request:
     if any(each.path.startswith("//") for each in loras):
         placed = [dataclasses.replace(each, path=_absolute(each.path)) for each in loras]
         loading = dataclasses.replace(loading, loras=write_loras(placed))
-    loading = dataclasses.replace(loading, tiny_vae=_absolute(loading.tiny_vae))
+    beside = {name: _absolute(getattr(loading, name)) for name in ("tiny_vae", "depth_model")}
+    loading = dataclasses.replace(loading, **beside)
     return request.replace(model=_absolute(request.model), view_model=_absolute(request.view_model), loading=loading)
 
 

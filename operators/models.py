@@ -17,8 +17,14 @@ _KINDS = (
     ("model", "Model", "The image model that is asked the prompt"),
     ("view_model", "View Model", "The model that is shown pictures"),
     ("tiny_vae", "Tiny VAE", "An AutoencoderTiny in place of the model's VAE"),
+    ("depth_model", "Depth Model", "What sees depth in pictures"),
 )
-_INDEXES = {"model": "model_index.json", "view_model": "model_index.json", "tiny_vae": "config.json"}
+_INDEXES = {
+    "model": "model_index.json",
+    "view_model": "model_index.json",
+    "tiny_vae": "config.json",
+    "depth_model": "config.json",
+}
 _UNSAVED: Any = {"SKIP_SAVE"}
 _HIDDEN: Any = {"HIDDEN", "SKIP_SAVE"}
 
@@ -64,7 +70,8 @@ class DREAMLATHE_OT_model_open(_Browsing, Operator):
                 self.report({"ERROR"}, f"{chosen} has no {index}. Choose a folder that has one.")
                 return {"CANCELLED"}
         settings = _settings(context)
-        setattr(settings.loading if which == "tiny_vae" else settings, which, str(chosen))
+        beside = which in ("tiny_vae", "depth_model")
+        setattr(settings.loading if beside else settings, which, str(chosen))
         return {"FINISHED"}
 
 

@@ -33,8 +33,7 @@ class DREAMLATHE_PT_loading(SidebarPanel, Panel):
     @classmethod
     def poll(cls, context: Context) -> bool:
         settings = shown(context)
-        shows_foreign = uses_pictures(settings) and is_foreign(settings.view_model)
-        return asks_foreign(settings) or shows_foreign or has_loading(settings)
+        return asks_foreign(settings) or uses_pictures(settings) or has_loading(settings)
 
     def draw(self, context: Context) -> None:
         settings, layout = shown(context), layout_of(self)
@@ -46,6 +45,7 @@ class DREAMLATHE_PT_loading(SidebarPanel, Panel):
         if not settings.loading.image_size:
             row.label(text="", icon="AUTO")
         draw_model(layout, settings.loading, "tiny_vae", placeholder="the model's own")
+        draw_model(layout, settings.loading, "depth_model", placeholder="none")
         if asks_foreign(settings) or settings.loading.loras.strip():
             _draw_loras(layout, settings.loading)
 

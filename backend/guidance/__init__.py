@@ -12,19 +12,22 @@ from ..request import BUILT_IN_MODEL, GuidanceSettings, LoadingSettings, ViewGui
 from ..settings import check
 from .combined import CombinedGuidance, WeightedGuidance, painter
 from .families import family_of, module, module_of
-from .interface import Guidance, GuidanceResult, Painter, Sketcher, together
+from .interface import DepthModel, Guidance, GuidanceResult, Maps, Painter, Sketcher, together
 from .memory import Tell, silent, spared
 from .references import ReferencePicture
 from .vocabulary import Vocabulary
 
 __all__ = [
     "CombinedGuidance",
+    "DepthModel",
     "Guidance",
     "GuidanceResult",
+    "Maps",
     "Painter",
     "ReferencePicture",
     "Sketcher",
     "WeightedGuidance",
+    "load_depth_model",
     "load_guidance",
     "load_view_guidance",
     "painter",
@@ -101,6 +104,16 @@ def load_view_guidance(
         guidance = room.load(folder, references, settings, networks.Loading(device, loading, allow_download, tell))
         _lay_out(guidance, loading, tell)
     return guidance
+
+
+def load_depth_model(model: str, device: torch.device, allow_download: bool = False, tell: Tell = silent) -> DepthModel:
+    """Load ``model`` ("toybox-depth", a folder of transformers' depth estimation, or a Hub id).
+
+    Without ``allow_download`` a Hub id must be in the local cache. Raises ModelError for a model that is missing,
+    broken, or no depth model that is known here, and SetupError if the backend's Python lacks a library.
+    """
+    with module(".loading").quiet():
+        return module(".depth_model").load(model, device, allow_download, tell)
 
 
 def _half(device: torch.device, loading: LoadingSettings) -> bool:

@@ -75,6 +75,26 @@ class Sketcher(Painter, Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Maps:
+    """How far away each place of a picture is, and which way it faces; at a model's own size, on the CPU."""
+
+    depth: Tensor
+    """[H, W]: depth along the camera's axis, in any unit; or disparity, of which larger is nearer, and which is known
+    but for scale and shift."""
+    disparity: bool
+    normals: Tensor | None = None
+    """[3, H, W], unit, in the camera's axes, where the model sees them."""
+
+
+class DepthModel(Protocol):
+    """Sees how far away is what a picture shows."""
+
+    def seen(self, picture: Tensor) -> Maps:
+        """What it makes of a picture [3, S, S] (sRGB in [0, 1])."""
+        ...
+
+
 def together(guidance: Painter) -> int:
     """Views that a painter paints in one call for less than one by one: its ``together``, or 1 if it says nothing."""
     return int(getattr(guidance, "together", 1))

@@ -97,7 +97,7 @@ def load_vae(folder: ModelFolder, kind: Any, dtype: torch.dtype, how: Loading, c
     """
     if not how.settings.tiny_vae:
         return load_network(folder, "vae", kind, {"dtype": dtype}).to(how.device)
-    tiny = open_folder(how.settings.tiny_vae, "tiny_vae", "AutoencoderTiny", how.allow_download, how.tell)
+    tiny = open_folder(how.settings.tiny_vae, "tiny_vae", ("AutoencoderTiny",), how.allow_download, how.tell)
     vae = load_network(tiny, "", AutoencoderTiny, {"dtype": dtype}).to(how.device)
     if vae.config.latent_channels != channels:
         raise ModelError(

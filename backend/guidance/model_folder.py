@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -78,8 +78,10 @@ def open_model(
     return _open_hub(hub["name"], hub["revision"], allow_download, tell, check_family, half)
 
 
-def open_folder(model: str, what: str, kind: str, allow_download: bool = False, tell: Tell = silent) -> ModelFolder:
-    """A folder or Hub id that holds one network of the class ``kind``, called ``what``; ModelError for another."""
+def open_folder(
+    model: str, what: str, kinds: Sequence[str], allow_download: bool = False, tell: Tell = silent
+) -> ModelFolder:
+    """A folder or Hub id that holds one network of one of the classes ``kinds``, called ``what``; else ModelError."""
     place = Path(model).expanduser()
     hub = None if place.is_dir() else _HUB_ID.fullmatch(model)
     if hub is not None:
@@ -90,13 +92,15 @@ def open_folder(model: str, what: str, kind: str, allow_download: bool = False, 
                 raise _not_here(name)
             found = download(name, revision, lambda _: ("",), tell)
         place = found
-    config = place / "config.json"
+    config, hint = place / "config.json", f"Choose a folder or Hub id that holds one of {', '.join(kinds)}."
     if not config.is_file():
-        raise ModelError(f"The {what} {model} has no config.json.", f"Choose a folder or Hub id of an {kind}.")
-    found_kind = read_json(config).get("_class_name", "network without a name")
-    if found_kind != kind:
-        raise ModelError(f"The {what} {model} is a {found_kind}.", f"Choose a folder or Hub id of an {kind}.")
-    return ModelFolder(place, kind, {})
+        raise ModelError(f"The {what} {model} has no config.json.", hint)
+    written = read_json(config)
+    named: Any = written.get("architectures")  # as transformers has it; diffusers has one name
+    found_kind = str(named[0] if isinstance(named, list) and named else written.get("_class_name", "nameless network"))
+    if found_kind not in kinds:
+        raise ModelError(f"The {what} {model} is a {found_kind}.", hint)
+    return ModelFolder(place, found_kind, {})
 
 
 def _open_hub(

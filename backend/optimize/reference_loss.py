@@ -28,6 +28,8 @@ GROWN_AT = 0.5
 MOST_AT_ONCE = 8
 """Pictures a step looks at; of more, some are drawn."""
 _FAINT = 1e-3
+_NEAREST = 0.05
+"""Radii; what is nearer to a camera is taken to be so far."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class Targets:
     """[K, S²], of mean 0 and variance 1 where it is known, NaN elsewhere; None if no picture has any."""
     normal: Tensor | None
     """[K, S², 3], unit, in world axes; 0 where it is unknown; None if no picture has any."""
+    disparity: Tensor
+    """[K], whether the depth is disparity's negative."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +135,8 @@ class ReferenceViews:
         mask = (output.opacity - seen.opacity).square().mean(1)
         loss = settings.colour_weight * colour + settings.mask_weight * mask
         if seen.depth is not None and settings.depth_weight * ramp > 0:
-            loss = loss + settings.depth_weight * ramp * depth_loss(output.depth * cosine, seen.depth, output.opacity)
+            depth = as_seen(output.depth * cosine, seen.disparity)
+            loss = loss + settings.depth_weight * ramp * depth_loss(depth, seen.depth, output.opacity)
         if seen.normal is not None and output.normal is not None and settings.normal_weight * ramp > 0:
             loss = loss + settings.normal_weight * ramp * normal_loss(output.normal, seen.normal)
         return Look((weights * loss).mean(), float((weights * colour).detach().mean()), output, cameras)
@@ -166,6 +171,11 @@ def draw_rays(
     pixel = np.minimum(place.astype(np.int64), size - 1).reshape(count, -1, 2)
     point = (pixel + 0.5 + rng.uniform(-jitter, jitter, pixel.shape)) / size * 2.0 - 1.0
     return pixel[..., 1] * size + pixel[..., 0], point * np.array([1.0, -1.0])
+
+
+def as_seen(depth: Tensor, disparity: Tensor) -> Tensor:
+    """Depths [k, N] as the pictures tell them: −1/depth where they tell disparity [k]."""
+    return torch.where(disparity[:, None], -1.0 / depth.clamp_min(_NEAREST), depth)
 
 
 def depth_loss(depth: Tensor, target: Tensor, opacity: Tensor) -> Tensor:
@@ -207,7 +217,8 @@ def _targets(views: Sequence[Reference], cameras: CameraBatch, device: torch.dev
         normal = torch.from_numpy(np.ascontiguousarray(world, np.float32)).to(device)
     opacity = rgba[..., 3].contiguous()
     colour = srgb_to_linear(rgba[..., :3]) * opacity[..., None]
-    return Targets(size, colour, opacity, depth, normal)
+    disparity = torch.tensor([view.disparity for view in views], device=device)
+    return Targets(size, colour, opacity, depth, normal, disparity)
 
 
 def _standardized(depth: NDArray[np.float32] | None, size: int) -> NDArray[np.float32]:
@@ -230,4 +241,5 @@ def _gathered(targets: Targets, chosen: Tensor, pixels: Tensor) -> Targets:
         targets.opacity[rows, pixels],
         None if targets.depth is None else targets.depth[rows, pixels],
         None if targets.normal is None else targets.normal[rows, pixels],
+        targets.disparity[chosen],
     )

@@ -62,6 +62,8 @@ class Reference:
     """[S, S], larger is farther, in any unit; NaN where it is unknown or the object is not."""
     normals: Floats | None = None
     """[S, S, 3], unit, in the camera's axes; 0 where they are unknown or the object is not."""
+    disparity: bool = False
+    """Whether the depth is disparity's negative, which is linear in −1/depth: what many models see."""
 
 
 def read_maps(picture: Picture, depth: str | Path | None = None, normals: str | Path | None = None) -> Maps:

@@ -83,6 +83,11 @@ class PatchEncoder:
         """What the VAE's encoder gives as the posterior's mean, to a few hundredths, at a fraction of its cost."""
         return (F.conv2d(images, self.basis, stride=PATCH) - self.mean[:, None, None]) * self.scale[:, None, None]
 
+    def images(self, latents: Tensor) -> Tensor:
+        """The images [B, 3, S, S] of latents [B, K, S/4, S/4], but for the components that are left out."""
+        parts = latents / self.scale[:, None, None] + self.mean[:, None, None]
+        return F.conv_transpose2d(parts, self.basis, stride=PATCH)
+
 
 @torch.no_grad()
 def set_linear_encoder(vae: Any, patches: PatchEncoder) -> None:

@@ -36,13 +36,7 @@ def render(
     Camera conventions are the project's: looks down −Z, normalised intrinsics, row 0 on top.
     """
     camera = np.ascontiguousarray(camera_to_world, np.float64)
-    origin, inverse = camera[:3, 3], solids.from_world
-    offset = np.ascontiguousarray(solids.to_world[:, :, 3] - origin)
-    spread = solids.to_world[:, :, :3]
-    radius = np.where(solids.shape == SPHERE, np.linalg.norm(spread, 2, (1, 2)), np.linalg.norm(spread, axis=(1, 2)))
-    tangent = (offset**2).sum(1) - radius**2  # squared length, from the camera to the bounding ball
-    local_origin = np.ascontiguousarray(inverse[:, :, :3] @ origin + inverse[:, :, 3])
-    scene = (solids.shape, solids.taper, np.ascontiguousarray(inverse), local_origin, offset, tangent)
+    scene = _scene(solids, camera[:3, 3])
     lens = np.array((*focal, *center), np.float64)
     colour, hits = _cast(
         scene, solids.colour, camera, lens, size, supersample, np.array(light.position, np.float64), light.ambient
@@ -50,6 +44,30 @@ def render(
     coverage = hits / supersample**2
     colour /= np.maximum(hits, 1)[..., None]
     return colour.astype(np.float32), coverage.astype(np.float32)
+
+
+def render_maps(
+    solids: Solids, camera_to_world: Float, focal: tuple[float, float], center: tuple[float, float], size: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What lies behind the pixels' middles, without colours.
+
+    Depth along the camera's axis [size, size], NaN where nothing is; and unit normals in the camera's axes [size, size,
+    3], 0 there.
+    """
+    camera = np.ascontiguousarray(camera_to_world, np.float64)
+    lens = np.array((*focal, *center), np.float64)
+    depth, normals = _cast_maps(_scene(solids, camera[:3, 3]), camera, lens, size)
+    return depth.astype(np.float32), normals.astype(np.float32)
+
+
+def _scene(solids: Solids, origin: Float) -> tuple[NDArray[Any], ...]:
+    """The solids as rays from ``origin`` meet them."""
+    inverse, spread = solids.from_world, solids.to_world[:, :, :3]
+    offset = np.ascontiguousarray(solids.to_world[:, :, 3] - origin)
+    radius = np.where(solids.shape == SPHERE, np.linalg.norm(spread, 2, (1, 2)), np.linalg.norm(spread, axis=(1, 2)))
+    tangent = (offset**2).sum(1) - radius**2  # squared length, from the camera to the bounding ball
+    local_origin = np.ascontiguousarray(inverse[:, :, :3] @ origin + inverse[:, :, 3])
+    return solids.shape, solids.taper, np.ascontiguousarray(inverse), local_origin, offset, tangent
 
 
 @njit(cache=True, nogil=True, fastmath=True)
@@ -81,6 +99,27 @@ def _cast(
             for i in range(3):
                 out[r, c, i] += colour[who, i] * shade
     return out, hits
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _cast_maps(scene: Any, camera: Any, lens: Any, size: Any) -> Any:  # pragma: no cover
+    depth, normals = np.full((size, size), np.nan), np.zeros((size, size, 3))
+    ray, direction, scratch, normal = np.empty(3), np.empty(3), np.empty(3), np.empty(3)
+    for row in range(size):
+        y = (1 - 2 * (row + 0.5) / size - lens[3]) / lens[1]
+        for column in range(size):
+            x = (2 * (column + 0.5) / size - 1 - lens[2]) / lens[0]
+            for i in range(3):
+                ray[i] = camera[i, 0] * x + camera[i, 1] * y - camera[i, 2]
+            distance, who = _nearest(scene, ray, direction, scratch, normal)
+            if who < 0:
+                continue
+            depth[row, column] = distance  # the ray goes one unit along the axis
+            length = np.sqrt(normal[0] ** 2 + normal[1] ** 2 + normal[2] ** 2)
+            for i in range(3):
+                along = camera[0, i] * normal[0] + camera[1, i] * normal[1] + camera[2, i] * normal[2]
+                normals[row, column, i] = along / length
+    return depth, normals
 
 
 @njit(cache=True, nogil=True, fastmath=True)

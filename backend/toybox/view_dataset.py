@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-import multiprocessing
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from ..picture.colour import linear_to_srgb
 from ..request import OrbitRig
 from .dataset import sample_light
 from .instances import make_instance
+from .kept import Arrays, kept_arrays
 from .model import IMAGE_SIZE
 from .raycast import Light, render
 from .shapes import Solids
@@ -31,7 +31,6 @@ VIEWS = REFERENCES + AROUND
 OTHER_REFERENCE_SHARE = 0.2
 """Pairs whose reference may be any view, for pictures from the side and from behind."""
 DISTANCE, FIELD_OF_VIEW = OrbitRig().distance[0], OrbitRig().field_of_view[0]
-CHUNK = 200
 _SUPERSAMPLE = 2
 
 
@@ -86,54 +85,12 @@ def make_views(start: int, end: int, seed: int) -> Views:
 
 
 def kept_views(folder: Path, count: int, seed: int, workers: int, report: Callable[[int], None]) -> Views:
-    """``count`` objects of ``seed``, rendered once and kept in ``folder``; what an interrupted run finished stays.
-
-    The pictures are mapped from their file, so that processes share them.
-    """
-    pictures, angles = folder / "pictures.npy", folder / "angles.npy"
-    if not angles.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        bounds = [(i, min(i + CHUNK, count)) for i in range(0, count, CHUNK)]
-        missing = [b for b in bounds if not _chunk(folder, *b).exists()]
-        for done, _ in enumerate(_kept_chunks(folder, missing, seed, workers), 1):
-            report(min(count, (len(bounds) - len(missing) + done) * CHUNK))
-        _join_chunks(folder, bounds, count)
-    return Views(np.load(pictures, mmap_mode="r"), np.load(angles))
+    """``count`` objects of ``seed``, rendered once and kept in ``folder``; see :func:`.kept_arrays`."""
+    return Views(**kept_arrays(folder, count, functools.partial(_arrays, seed=seed), workers, report))
 
 
-def _chunk(folder: Path, start: int, end: int) -> Path:
-    return folder / f"views-{start}-{end}.npz"
-
-
-def _kept_chunks(folder: Path, missing: list[tuple[int, int]], seed: int, workers: int) -> Iterator[None]:
-    """One item a finished chunk."""
-    if workers <= 1:
-        yield from (_keep_chunk(folder, *bounds, seed) for bounds in missing)
-        return
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        futures = [pool.submit(_keep_chunk, folder, *bounds, seed) for bounds in missing]
-        yield from (future.result() for future in as_completed(futures))
-
-
-def _keep_chunk(folder: Path, start: int, end: int, seed: int) -> None:
-    views, path = make_views(start, end, seed), _chunk(folder, start, end)
-    temporary = path.with_name(f"part-{path.name}")
-    np.savez(temporary, pictures=views.pictures, angles=views.angles)
-    temporary.replace(path)
-
-
-def _join_chunks(folder: Path, bounds: list[tuple[int, int]], count: int) -> None:
-    """All chunks as two plain arrays, the second written last: when it is there, both are whole."""
-    shape = (count, VIEWS, IMAGE_SIZE, IMAGE_SIZE, 3)
-    joined = np.lib.format.open_memmap(folder / "pictures.npy", "w+", np.uint8, shape)
-    angles = np.empty((count, VIEWS, 2), np.float32)
-    for start, end in bounds:
-        with np.load(_chunk(folder, start, end)) as stored:
-            joined[start:end], angles[start:end] = stored["pictures"], stored["angles"]
-    joined.flush()
-    np.save(folder / "angles.npy", angles)
-    for start, end in bounds:
-        _chunk(folder, start, end).unlink()
+def _arrays(start: int, end: int, seed: int) -> Arrays:
+    return vars(make_views(start, end, seed))
 
 
 @dataclass(frozen=True)
@@ -153,7 +110,7 @@ class ViewBatches:
 
     def __init__(self, views: Views, device: torch.device, seed: int) -> None:
         self.device, self.pictures = device, views.pictures
-        self.angles = torch.from_numpy(views.angles).to(device)
+        self.angles = torch.from_numpy(np.array(views.angles)).to(device)
         self.rng = torch.Generator(device).manual_seed(seed)
 
     def draw(self, count: int) -> Pairs:

@@ -27,6 +27,7 @@ from .held_out import HELD_OUT_KINDS
 from .instances import COMPOSITE, HELD_OUT_SEED, held_out
 from .kinds import KINDS
 from .raycast import Light
+from .shapes import Solids
 from .view_dataset import DISTANCE, FIELD_OF_VIEW, before_white, picture
 
 TURNS, ELEVATIONS = (60.0, 120.0, 180.0, -90.0), (10.0, 35.0, 15.0, 20.0)
@@ -53,6 +54,8 @@ class Subject:
     """The four views."""
     truth: Floats
     """[4, S, S, 4], the same."""
+    solids: Solids
+    """What it is made of."""
 
 
 def lamp(camera: CameraBatch) -> Light:
@@ -72,7 +75,7 @@ def subject(number: int, group: str, kind: str) -> Subject:
         return picture(solids, one, lamp(one), supersample=SUPERSAMPLE)
 
     truth = np.stack([seen(cameras[i : i + 1]) for i in range(len(cameras))])
-    return Subject(group, seen(camera), camera, cameras, truth)
+    return Subject(group, seen(camera), camera, cameras, truth, solids)
 
 
 def subjects(rounds: int) -> list[Subject]:

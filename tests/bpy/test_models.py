@@ -55,7 +55,9 @@ def test_the_panel_is_there_for_models_of_others(extension: Any, settings: Any, 
     settings.loading.precision = "auto"
     settings.source, settings.view_model = "PICTURE", str(model)
     assert panel.poll(bpy.context)
-    settings.view_model = "none"
+    settings.view_model = "none"  # what sees depth may still be chosen
+    assert panel.poll(bpy.context)
+    settings.source = "PROMPT"
     assert not panel.poll(bpy.context)
 
 
@@ -67,7 +69,7 @@ def test_how_models_are_loaded_gets_to_the_worker(
     tiny.mkdir()
     (tiny / "config.json").write_text("{}")
     settings = bpy.context.scene.dreamlathe
-    settings.model, settings.loading.tiny_vae = "//model", "//tiny"
+    settings.model, settings.loading.tiny_vae, settings.loading.depth_model = "//model", "//tiny", "//depth"
     settings.loading.precision, settings.loading.memory, settings.loading.image_size = "bf16", "careful", 512
     settings.loading.loras = f"//{lora.name}@0.8; {lora}"
     assert texts(extension) == []
@@ -75,7 +77,7 @@ def test_how_models_are_loaded_gets_to_the_worker(
     assert request.model == str(model)
     told = request.loading
     assert (told.precision, told.memory, told.image_size, told.tiny_vae) == ("bf16", "careful", 512, str(tiny))
-    assert told.loras == f"{lora}@0.8; {lora}"
+    assert (told.loras, told.depth_model) == (f"{lora}@0.8; {lora}", str(tmp_path / "depth"))
     extension("properties").from_request(settings, request)
     assert plan(extension) == request
 
@@ -111,6 +113,8 @@ def test_choosing_a_model(extension: Any, settings: Any, model: Path, tmp_path: 
     (model / "config.json").touch()
     assert choose(model / "config.json", "tiny_vae") == {"FINISHED"}
     assert settings.loading.tiny_vae == str(model)
+    assert choose(model, "depth_model") == {"FINISHED"}
+    assert settings.loading.depth_model == str(model)
 
 
 def test_adding_weighing_and_removing_loras(settings: Any, model: Path, lora: Path, tmp_path: Path) -> None:
@@ -167,6 +171,21 @@ def test_a_tiny_vae_that_is_not_there(extension: Any, settings: Any, model: Path
     assert (settings.loading.tiny_vae, texts(extension)) == ("", [])
     settings.loading.tiny_vae, settings.model = "/no/where", "toybox"  # nobody loads it
     assert texts(extension) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("/no/where", "does not exist"), ("a/b", "may not go online"), ("{model}", "no config.json")]
+)
+def test_a_depth_model_that_is_not_there(extension: Any, settings: Any, model: Path, name: str, words: str) -> None:
+    def told() -> list[str]:
+        return [text for text in texts(extension) if text.startswith("The depth model")]
+
+    settings.loading.depth_model = name.format(model=model)
+    assert told() == []  # without pictures nobody loads it
+    settings.source = "PICTURE"
+    assert words in " ".join(told())
+    settings.loading.depth_model = "auto"
+    assert told() == []
 
 
 def test_a_preset_keeps_how_models_are_loaded_but_not_what_is_added(settings: Any, model: Path, lora: Path) -> None:

@@ -15,7 +15,8 @@ from backend.cameras import orbit_cameras
 from backend.errors import Cancelled, ModelError
 from backend.guidance.combined import CombinedGuidance
 from backend.guidance.zero123 import Zero123Guidance
-from backend.job import _load_guidance, run_job
+from backend.job import run_job
+from backend.job_models import load_guidance
 from backend.reference import FixedCamera, ReferenceImage
 from backend.reference_files import bind, prepare
 from backend.request import LoadingSettings, RefineSettings, Request, ViewGuidanceSettings
@@ -46,7 +47,7 @@ def guided(picture: Path, view_model: Any, **changes: Any) -> Request:
 
 def guidance_of(request: Request) -> Any:
     bound = bind(request.validated())[0]
-    return _load_guidance(bound, prepare(bound, nothing), CPU, nothing)
+    return load_guidance(bound, prepare(bound, nothing), CPU, nothing)
 
 
 def test_a_model_is_shown_the_picture_in_its_camera(picture: Path, view_model: Path) -> None:

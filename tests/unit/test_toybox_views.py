@@ -21,7 +21,8 @@ from backend.guidance import ReferencePicture, load_view_guidance
 from backend.guidance.model_folder import BORROWED, BUILT_IN_FOLDER, POSE, open_model
 from backend.guidance.relative_pose import relative_poses
 from backend.request import ViewGuidanceSettings
-from backend.toybox import team, view_dataset, view_train
+from backend.toybox import kept as kept_module
+from backend.toybox import team, view_train
 from backend.toybox.encoder import PatchEncoder, set_linear_encoder
 from backend.toybox.model import make_vae
 from backend.toybox.team import Course, Team, fit
@@ -81,14 +82,14 @@ def test_views_stand_before_white(views: Views) -> None:
 
 
 def test_an_interrupted_rendering_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, views: Views) -> None:
-    monkeypatch.setattr(view_dataset, "CHUNK", 2)
-    view_dataset._keep_chunk(tmp_path, 0, 2, 5)
+    monkeypatch.setattr(kept_module, "CHUNK", 2)
+    kept_module._keep(tmp_path, 0, 2, lambda start, end: dict(vars(make_views(start, end, 5))))
     reports: list[int] = []
     kept = kept_views(tmp_path, 3, 5, 1, reports.append)
     assert reports == [3]  # the second chunk alone
     np.testing.assert_array_equal(kept.pictures, views.pictures)
     np.testing.assert_array_equal(kept.angles, views.angles)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["angles.npy", "pictures.npy"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["angles.npy", "names.txt", "pictures.npy"]
     assert kept_views(tmp_path, 3, 5, 1, reports.append).pictures.shape == kept.pictures.shape
     assert reports == [3]
 

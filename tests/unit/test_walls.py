@@ -46,8 +46,8 @@ FLOW = (
     *("errors", "settings", "reference", "sketch", "optimize_settings", "recipes", "request", "events"),
     *("files", "threads", "devices", "cameras"),
     *("picture", "reference_files"),
-    *("field", "rendering", "guidance", "meshing"),
-    *("schedules", "health", "checkpoint", "optimize", "continuation", "job_log", "job", "toybox"),
+    *("field", "rendering", "guidance", "depth", "meshing"),
+    *("schedules", "health", "checkpoint", "optimize", "continuation", "job_log", "job_models", "job", "toybox"),
 )
 _PICTURES = ("picture", "reference_files")
 # … but for these, which do not know each other.
@@ -57,6 +57,7 @@ STRANGERS = {
     "rendering": {"events", *_PICTURES},
     "guidance": {"events", *_PICTURES, "field", "rendering"},
     "meshing": {"events", *_PICTURES, "guidance"},
+    "depth": {"events", "field", "rendering"},
     "schedules": {*_PICTURES, "field", "rendering", "guidance", "meshing"},
     "health": {*_PICTURES, "guidance", "meshing"},
     "checkpoint": {*_PICTURES, "guidance", "meshing"},

@@ -1,0 +1,111 @@
+"""Trains Toybox's depth model: ``python -m backend.toybox.depth_train --out FOLDER`` (resumable).
+
+Stages, each skipped when its result lies in FOLDER: views of random objects with their depth and normals; the network;
+and the model folder in fp16.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..guidance.model_folder import BUILT_IN_FOLDER
+from .depth_dataset import DepthBatches, DepthPairs, DepthViews, kept_depth_views
+from .depth_model import DepthNetwork, save_depth_folder
+from .team import Course, Team, fit, launch, precision
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the model is trained; the shipped weights' values are in their model card."""
+
+    objects: int = 12_000
+    seed: int = 21
+    batch: int = 64
+    minutes: float = 30.0
+    learning_rate: float = 1e-3
+    ema: float = 0.999
+    normal: float = 0.5
+    """Weight of 1 − the cosine to the true normals, beside the depth's error about each picture's mean, in radii."""
+    place: float = 0.2
+    """Weight of the depth's error itself: how far away the whole is, no picture tells well."""
+    workers: int = 2
+    """Processes that render views."""
+    processes: int = 1
+    """Processes that train; each takes its share of the batch."""
+
+
+def depth_losses(depth: Tensor, normals: Tensor, pairs: DepthPairs) -> tuple[Tensor, Tensor, Tensor]:
+    """Of depths [B, S, S] in radii and normals [B, 3, S, S], means over what the objects cover.
+
+    The absolute error of depth; the same about each picture's mean; and 1 − the cosine of the normals.
+    """
+    known = pairs.known
+    off = (depth - pairs.depth) * known
+    mean = off.sum((1, 2), keepdim=True) / known.sum((1, 2), keepdim=True).clamp_min(1)
+    cosine = (normals * pairs.normals).sum(1)
+    errors = (off.abs(), (off - mean).abs() * known, (1 - cosine) * known)
+    far, shape, turned = (each.sum() / known.sum() for each in errors)
+    return far, shape, turned
+
+
+def train_depth(batches: DepthBatches, recipe: Recipe, start: Path, out: Path, team: Team) -> Any:
+    """From the text model's UNet; returns the averaged one."""
+    torch.manual_seed(recipe.seed + 1)
+    network = DepthNetwork(start).to(batches.device)
+    network.patches = network.patches.to(batches.device)
+
+    def loss_at(_: float) -> tuple[Tensor, dict[str, Tensor]]:
+        pairs = batches.draw(recipe.batch // team.size)
+        with precision(batches.device):
+            latents = network(pairs.pictures)
+        far, shape, turned = depth_losses(*network.maps(latents), pairs)
+        loss = recipe.place * far + shape + recipe.normal * turned
+        return loss, {"depth": far.detach(), "shape": shape.detach(), "normal": turned.detach()}
+
+    course = Course(recipe.minutes, recipe.learning_rate, recipe.ema, (0.9, 0.99), weight_decay=0.01)
+    fit(loss_at, list(network.parameters()), {"unet": network.unet}, course, out / "depth.pt", team)
+    return network.unet
+
+
+def load_depth_views(out: Path, recipe: Recipe) -> DepthViews:
+    """The training set, rendered once and kept in ``out``."""
+
+    def report(count: int) -> None:
+        print("objects", count, flush=True)
+
+    return kept_depth_views(out / "views", recipe.objects, recipe.seed, recipe.workers, report)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="checkpoints, logs and, at the end, the model folder")
+    parser.add_argument("--start", type=Path, default=BUILT_IN_FOLDER, help="the text model whose UNet it begins as")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    for item in dataclasses.fields(Recipe):
+        parser.add_argument(f"--{item.name.replace('_', '-')}", type=type(item.default), default=item.default)
+    arguments = vars(parser.parse_args())
+    out, start, device = arguments.pop("out"), arguments.pop("start"), torch.device(arguments.pop("device"))
+    recipe = Recipe(**arguments)
+    out.mkdir(parents=True, exist_ok=True)
+    load_depth_views(out, recipe)
+    launch(_train, recipe.processes, out, start, device, recipe)
+
+
+def _train(team: Team, out: Path, start: Path, device: torch.device, recipe: Recipe) -> None:
+    torch.backends.cudnn.benchmark = True
+    batches = DepthBatches(load_depth_views(out, recipe), device, recipe.seed + 1000 * team.rank)
+    unet = train_depth(batches, recipe, start, out, team)
+    if team.leads:
+        save_depth_folder(out / "weights", unet.cpu())
+
+
+if __name__ == "__main__":
+    main()
