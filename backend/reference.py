@@ -116,9 +116,9 @@ class ReferenceSettings:
     """Of the squared error of sRGB colours, before one random background."""
     mask_weight: float = bounded(10_000.0, 0.0, 1e6)
     """Of the squared error of the opacity."""
-    depth_weight: float = bounded(1_500.0, 0.0, 1e6)
+    depth_weight: float = bounded(300.0, 0.0, 1e6)
     """Of 1 − r, the correlation with the depth (Pearson's: scale and shift do not count), given or seen by a model."""
-    normal_weight: float = bounded(1_500.0, 0.0, 1e6)
+    normal_weight: float = bounded(1_000.0, 0.0, 1e6)
     """Of 1 − the cosine to the normals."""
     ramp: float = bounded(0.25, 0.0, 1.0)
     """Share of the run over which the weights of depth and normals grow from nothing."""

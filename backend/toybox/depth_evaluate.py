@@ -89,7 +89,8 @@ def main() -> None:
     if arguments.out:
         arguments.out.write_text(text, encoding="utf-8")
     if arguments.sheet:
-        chosen = strips[:: max(1, len(strips) // _ROWS)][:_ROWS]
+        once = strips[: len(strips) // arguments.rounds]  # a round has all kinds
+        chosen = once[:: len(once) // _ROWS]
         image = Image.fromarray(np.rint(np.clip(np.concatenate(chosen), 0, 1) * 255).astype(np.uint8))
         image.resize((2 * image.width, 2 * image.height), Image.Resampling.NEAREST).save(arguments.sheet)
 

@@ -19,7 +19,7 @@ from ..guidance.depth_model import INDEX_CLASS, MAPS
 from ..guidance.model_folder import BORROWED
 from ..request import BUILT_IN_MODEL
 from .encoder import PatchEncoder
-from .model import LATENT_CHANNELS, TEXT_WIDTH
+from .model import LATENT_CHANNELS, TEXT_WIDTH, make_unet
 from .view_dataset import DISTANCE
 
 MIDDLE, SPAN = DISTANCE, 1.1
@@ -32,12 +32,12 @@ class DepthNetwork(nn.Module):
     def __init__(self, start: Path) -> None:
         """``start`` is the text model's folder, whose UNet and VAE are taken."""
         super().__init__()
-        self.unet: Any = UNet2DConditionModel.from_pretrained(start / "unet", torch_dtype=torch.float32)
-        last: Any = nn.Conv2d(self.unet.conv_out.in_channels, 2 * LATENT_CHANNELS, 3, padding=1)
-        nn.init.normal_(last.weight, std=0.02)
-        nn.init.zeros_(last.bias)
-        self.unet.conv_out = last
-        self.unet.register_to_config(out_channels=2 * LATENT_CHANNELS)
+        source: Any = UNet2DConditionModel.from_pretrained(start / "unet", torch_dtype=torch.float32)
+        self.unet: Any = make_unet(out_channels=2 * LATENT_CHANNELS)
+        taken = {name: value for name, value in source.state_dict().items() if not name.startswith("conv_out")}
+        self.unet.load_state_dict(taken, strict=False)
+        nn.init.normal_(self.unet.conv_out.weight, std=0.02)
+        nn.init.zeros_(self.unet.conv_out.bias)
         self.patches = PatchEncoder.read(AutoencoderKL.from_pretrained(start / "vae", torch_dtype=torch.float32))
 
     def forward(self, pictures: Tensor) -> Tensor:

@@ -44,12 +44,12 @@ def make_vae() -> Any:
     return vae
 
 
-def make_unet(in_channels: int = LATENT_CHANNELS) -> Any:
+def make_unet(in_channels: int = LATENT_CHANNELS, out_channels: int = LATENT_CHANNELS) -> Any:
     """Denoiser of latents [B, 16, 16, 16], conditioned on tokens [B, any, 128]."""
     return UNet2DConditionModel(
         sample_size=IMAGE_SIZE // 4,
         in_channels=in_channels,
-        out_channels=LATENT_CHANNELS,
+        out_channels=out_channels,
         layers_per_block=1,
         block_out_channels=(48, 96, 160),
         norm_num_groups=16,
