@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -35,19 +36,18 @@ def measured(views: Sequence[ReferenceView], model: DepthModel | None) -> tuple[
 
 
 def normals(depth: Tensor, tangents: tuple[float, float]) -> Tensor:
-    """Of surfaces at ``depth`` [..., H, W] along the camera's axis, in its axes [..., 3, H, W]; any scale.
+    """Of surfaces at ``depth`` [H, W] along the camera's axis, in its axes [3, H, W]; any scale.
 
     ``tangents`` are those of half the angle that the picture spans across and down. By central differences.
     """
-    height, width = depth.shape[-2:]
-    across = (torch.arange(width, device=depth.device) + 0.5) / width * 2 - 1
-    down = 1 - (torch.arange(height, device=depth.device) + 0.5) / height * 2
-    points = torch.stack((across * tangents[0] * depth, down[:, None] * tangents[1] * depth, -depth), -3)
-    right = points[..., 1:-1, 2:] - points[..., 1:-1, :-2]
-    below = points[..., 2:, 1:-1] - points[..., :-2, 1:-1]
-    facing = F.normalize(torch.linalg.cross(below, right, dim=-3), dim=-3)
-    batch = facing.reshape(-1, 3, *facing.shape[-2:])
-    return F.pad(batch, (1, 1, 1, 1), mode="replicate").view(*facing.shape[:-2], height, width)
+    height, width = depth.shape
+    across = (torch.arange(width) + 0.5) / width * 2 - 1
+    down = 1 - (torch.arange(height) + 0.5) / height * 2
+    points = torch.stack((across * tangents[0] * depth, down[:, None] * tangents[1] * depth, -depth))
+    right = points[:, 1:-1, 2:] - points[:, 1:-1, :-2]
+    below = points[:, 2:, 1:-1] - points[:, :-2, 1:-1]
+    facing = F.normalize(torch.linalg.cross(below, right, dim=0), dim=0)
+    return F.pad(facing, (1, 1, 1, 1), mode="replicate")
 
 
 def _measured(view: ReferenceView, model: DepthModel) -> ReferenceView:
@@ -84,6 +84,4 @@ def _resized(maps: Tensor, size: int) -> NDArray[np.float32]:
 
 def _inside(opacity: NDArray[np.float32]) -> NDArray[np.bool_]:
     """[S, S]: opaque, and so is all that is beside it."""
-    wide = np.pad(opacity > 0.5, 1)
-    around = [wide[1 + y : 1 + y + len(opacity), 1 + x : 1 + x + len(opacity)] for y in (-1, 0, 1) for x in (-1, 0, 1)]
-    return np.logical_and.reduce(around)
+    return np.asarray(ndimage.binary_erosion(opacity > 0.5, np.ones((3, 3))), bool)

@@ -14,6 +14,8 @@ from ..backend.request import BUILT_IN_MODEL, BUILT_IN_VIEW_MODEL, NO_MODEL, Loa
 from .settings_groups import read_section
 
 _ENDING = ".safetensors"
+NETWORKS = ("tiny_vae", "depth_model")
+"""Settings of loading that name a folder with one network."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def absolute_models(request: Request) -> Request:
     if any(each.path.startswith("//") for each in loras):
         placed = [dataclasses.replace(each, path=_absolute(each.path)) for each in loras]
         loading = dataclasses.replace(loading, loras=write_loras(placed))
-    beside = {name: _absolute(getattr(loading, name)) for name in ("tiny_vae", "depth_model")}
+    beside = {name: _absolute(getattr(loading, name)) for name in NETWORKS}
     loading = dataclasses.replace(loading, **beside)
     return request.replace(model=_absolute(request.model), view_model=_absolute(request.view_model), loading=loading)
 

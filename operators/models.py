@@ -9,7 +9,7 @@ from bpy.props import BoolProperty, CollectionProperty, EnumProperty, FloatPrope
 from bpy.types import Context, Event, Operator, OperatorFileListElement
 
 from ..bridge.blender import OperatorReturn, absolute, scene_of, window_manager, with_properties
-from ..bridge.models import Lora, place_of, read_loras, write_loras
+from ..bridge.models import NETWORKS, Lora, place_of, read_loras, write_loras
 from ..preferences import preferences
 from ..properties import Settings, settings_of
 
@@ -19,12 +19,7 @@ _KINDS = (
     ("tiny_vae", "Tiny VAE", "An AutoencoderTiny in place of the model's VAE"),
     ("depth_model", "Depth Model", "What sees depth in pictures"),
 )
-_INDEXES = {
-    "model": "model_index.json",
-    "view_model": "model_index.json",
-    "tiny_vae": "config.json",
-    "depth_model": "config.json",
-}
+_INDEXES = {**dict.fromkeys(("model", "view_model"), "model_index.json"), **dict.fromkeys(NETWORKS, "config.json")}
 _UNSAVED: Any = {"SKIP_SAVE"}
 _HIDDEN: Any = {"HIDDEN", "SKIP_SAVE"}
 
@@ -70,8 +65,7 @@ class DREAMLATHE_OT_model_open(_Browsing, Operator):
                 self.report({"ERROR"}, f"{chosen} has no {index}. Choose a folder that has one.")
                 return {"CANCELLED"}
         settings = _settings(context)
-        beside = which in ("tiny_vae", "depth_model")
-        setattr(settings.loading if beside else settings, which, str(chosen))
+        setattr(settings.loading if which in NETWORKS else settings, which, str(chosen))
         return {"FINISHED"}
 
 

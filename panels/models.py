@@ -45,7 +45,7 @@ class DREAMLATHE_PT_loading(SidebarPanel, Panel):
         if not settings.loading.image_size:
             row.label(text="", icon="AUTO")
         draw_model(layout, settings.loading, "tiny_vae", placeholder="the model's own")
-        draw_model(layout, settings.loading, "depth_model", placeholder="none")
+        draw_model(layout, settings.loading, "depth_model")
         if asks_foreign(settings) or settings.loading.loras.strip():
             _draw_loras(layout, settings.loading)
 

@@ -6,8 +6,6 @@ and the model folder in fp16.
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from torch import Tensor
 from ..guidance.model_folder import BUILT_IN_FOLDER
 from .depth_dataset import DepthBatches, DepthPairs, DepthViews, kept_depth_views
 from .depth_model import DepthNetwork, save_depth_folder
-from .team import Course, Team, fit, launch, precision
+from .team import Course, Team, fit, launch, precision, read_command
 
 
 @dataclass(frozen=True)
@@ -85,16 +83,8 @@ def load_depth_views(out: Path, recipe: Recipe) -> DepthViews:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="checkpoints, logs and, at the end, the model folder")
-    parser.add_argument("--start", type=Path, default=BUILT_IN_FOLDER, help="the text model whose UNet it begins as")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    for item in dataclasses.fields(Recipe):
-        parser.add_argument(f"--{item.name.replace('_', '-')}", type=type(item.default), default=item.default)
-    arguments = vars(parser.parse_args())
-    out, start, device = arguments.pop("out"), arguments.pop("start"), torch.device(arguments.pop("device"))
-    recipe = Recipe(**arguments)
-    out.mkdir(parents=True, exist_ok=True)
+    told = "the text model whose UNet it begins as"
+    out, start, device, recipe = read_command(__doc__, Recipe, BUILT_IN_FOLDER, told)
     load_depth_views(out, recipe)
     launch(_train, recipe.processes, out, start, device, recipe)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import dataclasses
 import json
 import math
 import time
@@ -121,6 +123,23 @@ def fit(
     if team.leads and step > started:
         save(path, step, clock.used, average, **parts, optimizer=optimizer)
     adopt(parameters, average)
+
+
+def read_command(description: str | None, kind: type[Any], start: Path | None, told: str) -> tuple[Any, ...]:
+    """A training's command line: --out (which is made), --start (``told`` is its help), --device, and the recipe.
+
+    Every field of the dataclass ``kind`` is an option. Returns out, start, device and recipe.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--out", type=Path, required=True, help="checkpoints, logs and, at the end, the model folder")
+    parser.add_argument("--start", type=Path, default=start, help=told)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    for item in dataclasses.fields(kind):
+        parser.add_argument(f"--{item.name.replace('_', '-')}", type=type(item.default), default=item.default)
+    arguments = vars(parser.parse_args())
+    out, begin, device = arguments.pop("out"), arguments.pop("start"), torch.device(arguments.pop("device"))
+    out.mkdir(parents=True, exist_ok=True)
+    return out, begin, device, kind(**arguments)
 
 
 def launch(train: Callable[..., None], processes: int, out: Path, *arguments: Any) -> None:

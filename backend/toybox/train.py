@@ -8,7 +8,6 @@ folder instead of from nothing, and keeps its encoder.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +37,7 @@ from .model import (
     save_folder,
     token_ids,
 )
-from .team import Course, Team, fit, launch, precision
+from .team import Course, Team, fit, launch, precision, read_command
 
 DECODER_BATCH = 16
 TOLD_SHARE = 0.4
@@ -184,16 +183,8 @@ def load_pictures(path: Path, recipe: Recipe, bias: Bias) -> Pictures:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="checkpoints, logs and, at the end, the model folder")
-    parser.add_argument("--start", type=Path, help="the folder of a model to train further, as backend/toybox/weights")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    for item in dataclasses.fields(Recipe):
-        parser.add_argument(f"--{item.name.replace('_', '-')}", type=type(item.default), default=item.default)
-    arguments = vars(parser.parse_args())
-    out, start, device = arguments.pop("out"), arguments.pop("start"), torch.device(arguments.pop("device"))
-    recipe = Recipe(**arguments)
-    out.mkdir(parents=True, exist_ok=True)
+    told = "the folder of a model to train further, as backend/toybox/weights"
+    out, start, device, recipe = read_command(__doc__, Recipe, None, told)
     pictures = load_pictures(out / "pictures.npz", recipe, BIAS)
     if start is None:
         fit_encoder(pictures, recipe, out / "encoder.pt")

@@ -6,8 +6,6 @@ the UNet with them, from the text model's; and the model folder in fp16.
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +17,7 @@ from ..guidance.model_folder import BUILT_IN_FOLDER
 from .diffusion import noised, posterior_sample, shaping_timesteps
 from .encoder import PatchEncoder
 from .model import LATENT_CHANNELS, TEXT_WIDTH, make_scheduler
-from .team import Course, Team, fit, launch, precision
+from .team import Course, Team, fit, launch, precision, read_command
 from .view_dataset import ViewBatches, Views, kept_views
 from .view_model import ViewDenoiser, make_view_denoiser, save_view_folder, start_from
 
@@ -155,22 +153,11 @@ def load_views(out: Path, recipe: Recipe) -> Views:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="checkpoints, logs and, at the end, the model folder")
-    parser.add_argument(
-        "--start",
-        type=Path,
-        default=BUILT_IN_FOLDER,
-        help="the text model whose UNet is taken over: a folder of its training, or a model folder (the built-in one); "
-        "or the folder of a novel-view model to train further, with --glimpse 0 --glimpse-minutes 0",
+    told = (
+        "the text model whose UNet is taken over: a folder of its training, or a model folder (the built-in one); "
+        "or the folder of a novel-view model to train further, with --glimpse 0 --glimpse-minutes 0"
     )
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    for item in dataclasses.fields(Recipe):
-        parser.add_argument(f"--{item.name.replace('_', '-')}", type=type(item.default), default=item.default)
-    arguments = vars(parser.parse_args())
-    out, start, device = arguments.pop("out"), arguments.pop("start"), torch.device(arguments.pop("device"))
-    recipe = Recipe(**arguments)
-    out.mkdir(parents=True, exist_ok=True)
+    out, start, device, recipe = read_command(__doc__, Recipe, BUILT_IN_FOLDER, told)
     load_views(out, recipe)
     launch(_train, recipe.processes, out, start, device, recipe)
 
