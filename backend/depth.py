@@ -35,6 +35,11 @@ def measured(views: Sequence[ReferenceView], model: DepthModel | None) -> tuple[
     return tuple(view if _has_maps(view.shown) else _measured(view, model) for view in views)
 
 
+def with_maps(view: ReferenceView, seen: Maps) -> ReferenceView:
+    """The view with what is ``seen`` in it, where it shows nothing but the object."""
+    return dataclasses.replace(view, sizes=tuple(_with_maps(each, seen) for each in view.sizes))
+
+
 def normals(depth: Tensor, tangents: tuple[float, float]) -> Tensor:
     """Of surfaces at ``depth`` [H, W] along the camera's axis, in its axes [3, H, W]; any scale.
 
@@ -55,30 +60,28 @@ def _measured(view: ReferenceView, model: DepthModel) -> ReferenceView:
     white = rgba[..., :3] * rgba[..., 3:] + 1.0 - rgba[..., 3:]
     seen = model.seen(torch.from_numpy(np.ascontiguousarray(white, np.float32)).permute(2, 0, 1))
     facing = seen.normals
-    if facing is None and not seen.disparity:
+    if facing is None and seen.kind != "disparity":
         across, down = (1.0 / view.camera.focal[0]).tolist()
         facing = normals(seen.depth, (across, down))
-    sizes = tuple(_with_maps(each, seen, facing) for each in view.sizes)
-    return dataclasses.replace(view, sizes=sizes)
+    return with_maps(view, dataclasses.replace(seen, normals=facing))
 
 
 def _has_maps(picture: Reference) -> bool:
     return picture.depth is not None or picture.normals is not None
 
 
-def _with_maps(picture: Reference, seen: Maps, facing: Tensor | None) -> Reference:
-    """``picture`` [S, S] with what is seen and normals [3, H, W], where it shows nothing but the object."""
+def _with_maps(picture: Reference, seen: Maps) -> Reference:
     inside = _inside(picture.rgba[..., 3])
-    depth = np.where(inside, _resized(seen.depth[None], len(inside))[0], np.nan).astype(np.float32)
-    maps: dict[str, Any] = {"depth": -depth if seen.disparity else depth, "disparity": seen.disparity}
-    if facing is not None:
-        resized = F.normalize(torch.from_numpy(_resized(facing, len(inside))), dim=0).permute(1, 2, 0).numpy()
-        maps["normals"] = np.where(inside[..., None], resized, 0.0).astype(np.float32)
+    depth = np.where(inside, resized(seen.depth[None], len(inside))[0], np.nan).astype(np.float32)
+    maps: dict[str, Any] = {"depth": -depth if seen.kind == "disparity" else depth, "depth_kind": seen.kind}
+    if seen.normals is not None:
+        facing = F.normalize(torch.from_numpy(resized(seen.normals, len(inside))), dim=0).permute(1, 2, 0).numpy()
+        maps["normals"] = np.where(inside[..., None], facing, 0.0).astype(np.float32)
     return dataclasses.replace(picture, **maps)
 
 
-def _resized(maps: Tensor, size: int) -> NDArray[np.float32]:
-    """[C, H, W] to [C, S, S]."""
+def resized(maps: Tensor, size: int) -> NDArray[np.float32]:
+    """Maps [C, H, W] as [C, S, S]."""
     return F.interpolate(maps[None], size=(size, size), mode="bilinear", antialias=True)[0].numpy()
 
 

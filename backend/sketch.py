@@ -35,3 +35,15 @@ class SketchSettings:
     """Of the squared error of sRGB colours, before one random background."""
     mask_weight: float = bounded(2_000.0, 0.0, 1e6)
     """Of the squared error of the opacity."""
+    side_weight: float = bounded(2_000.0, 0.0, 1e6)
+    """Of the squared error of the opacity beside the masks that the model of pictures foretells all around, if it
+    can."""
+    depth_weight: float = bounded(300.0, 0.0, 1e6)
+    """Of the mean error, in radii, of the depth that it foretells there."""
+    normal_weight: float = bounded(1_000.0, 0.0, 1e6)
+    """The same of 1 − the cosine to the normals."""
+
+    @property
+    def foretells(self) -> bool:
+        """Whether what the model foretells counts."""
+        return self.side_weight + self.depth_weight + self.normal_weight > 0

@@ -12,7 +12,18 @@ from ..request import BUILT_IN_MODEL, GuidanceSettings, LoadingSettings, ViewGui
 from ..settings import check
 from .combined import CombinedGuidance, WeightedGuidance, painter
 from .families import family_of, module, module_of
-from .interface import DepthModel, Guidance, GuidanceResult, Maps, Painter, Sketcher, together
+from .interface import (
+    DepthModel,
+    Guidance,
+    GuidanceResult,
+    Maps,
+    Painter,
+    Side,
+    Sketcher,
+    ViewMapsModel,
+    sides_of,
+    together,
+)
 from .memory import Tell, silent, spared
 from .references import ReferencePicture
 from .vocabulary import Vocabulary
@@ -25,12 +36,15 @@ __all__ = [
     "Maps",
     "Painter",
     "ReferencePicture",
+    "Side",
     "Sketcher",
+    "ViewMapsModel",
     "WeightedGuidance",
     "load_depth_model",
     "load_guidance",
     "load_view_guidance",
     "painter",
+    "sides_of",
     "spared",
     "together",
 ]

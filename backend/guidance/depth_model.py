@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from transformers import AutoImageProcessor, AutoModelForDepthEstimation
 
 from ..errors import ModelError
+from ..picture import DepthKind
 from ..request import BUILT_IN_DEPTH_MODEL
 from .interface import DepthModel, Maps
 from .loading import load_network, loaded
@@ -44,8 +45,9 @@ _METRIC = "metric"
 class DepthEstimator:
     """A :class:`.DepthModel` of transformers."""
 
-    def __init__(self, network: Any, processor: Any, device: torch.device, *, disparity: bool) -> None:
-        self.network, self.processor, self.device, self.disparity = network, processor, device, disparity
+    def __init__(self, network: Any, processor: Any, device: torch.device, kind: DepthKind) -> None:
+        self.network, self.processor, self.device = network, processor, device
+        self.kind: DepthKind = kind
 
     @torch.no_grad()
     def seen(self, picture: Tensor) -> Maps:
@@ -53,7 +55,7 @@ class DepthEstimator:
         pixels = (picture.permute(1, 2, 0).clamp(0.0, 1.0) * 255.0).round().cpu().numpy().astype(np.uint8)
         shown = self.processor(images=Image.fromarray(pixels), return_tensors="pt")["pixel_values"]
         numbers = self.network(pixel_values=shown.to(self.device, self.network.dtype)).predicted_depth[0]
-        return Maps(numbers.float().cpu(), self.disparity)
+        return Maps(numbers.float().cpu(), self.kind)
 
 
 class LatentMaps:
@@ -71,7 +73,7 @@ class LatentMaps:
         told = torch.zeros(1, 1, config.cross_attention_dim, device=latents.device)
         facing, far = self.unet(latents, torch.zeros(1, device=latents.device), told).sample.chunk(2, 1)
         pictures = self.vae.decode(torch.cat((facing, far))).sample.float().cpu()
-        return Maps(self.middle + self.span * pictures[1].mean(0), False, F.normalize(pictures[0], dim=0))
+        return Maps(self.middle + self.span * pictures[1].mean(0), "relative", F.normalize(pictures[0], dim=0))
 
 
 def load(model: str, device: torch.device, allow_download: bool, tell: Tell) -> DepthModel:
@@ -84,7 +86,7 @@ def load(model: str, device: torch.device, allow_download: bool, tell: Tell) -> 
     read: Any = AutoImageProcessor.from_pretrained
     processor = loaded(folder, "image processor", lambda: read(folder.path, local_files_only=True))
     disparity = KINDS[folder.family] and getattr(network.config, "depth_estimation_type", "") != _METRIC
-    return DepthEstimator(network, processor, device, disparity=disparity)
+    return DepthEstimator(network, processor, device, "disparity" if disparity else "relative")
 
 
 def _built_in(folder: ModelFolder, device: torch.device) -> LatentMaps:

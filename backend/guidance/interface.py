@@ -10,6 +10,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from ..cameras import CameraBatch
+    from ..picture import DepthKind
     from ..request import RefineSettings
     from ..sketch import SketchSettings
 
@@ -80,9 +81,8 @@ class Maps:
     """How far away each place of a picture is, and which way it faces; at a model's own size, on the CPU."""
 
     depth: Tensor
-    """[H, W]: depth along the camera's axis, in any unit; or disparity, of which larger is nearer, and which is known
-    but for scale and shift."""
-    disparity: bool
+    """[H, W], along the camera's axis; of disparity, larger is nearer."""
+    kind: DepthKind
     normals: Tensor | None = None
     """[3, H, W], unit, in the camera's axes, where the model sees them."""
 
@@ -95,6 +95,33 @@ class DepthModel(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Side:
+    """What is to be seen from somewhere; at a model's own size, on the CPU."""
+
+    mask: Tensor
+    """[H, W], how likely the object is there, in [0, 1]."""
+    maps: Maps
+
+
+class ViewMapsModel(Protocol):
+    """Knows pictures of an object, and what its other sides are like."""
+
+    distance: float
+    """Of its cameras from the ball's middle, in radii."""
+    field_of_view: float
+    """Of its cameras, in degrees."""
+
+    def seen_from(self, cameras: CameraBatch) -> list[Side]:
+        """What is most likely seen from each of ``cameras``."""
+        ...
+
+
 def together(guidance: Painter) -> int:
     """Views that a painter paints in one call for less than one by one: its ``together``, or 1 if it says nothing."""
     return int(getattr(guidance, "together", 1))
+
+
+def sides_of(guidance: Painter) -> ViewMapsModel | None:
+    """The model of hidden sides that a painter has beside itself: its ``sides``, if it says so."""
+    return getattr(guidance, "sides", None)

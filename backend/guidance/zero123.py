@@ -21,45 +21,29 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel  # pyright: ignore[reportPrivateImportUsage]
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn import functional
-from transformers import CLIPVisionModelWithProjection
 
 from ..errors import ModelError
 from ..request import RefineSettings, ViewGuidanceSettings
+from . import view_maps
 from .distillation import NoiseSchedule, score_gradient
 from .fitting import chosen_size
-from .interface import GuidanceResult
+from .interface import GuidanceResult, ViewMapsModel
 from .inversion import Predict, inversion_scale
 from .latent_guidance import LatentGuidance
-from .latents import factor, image_size, overflowed
-from .loading import Loading, check_scheduler, check_unet, load_network, load_schedule, load_vae, loaded
+from .latents import factor, image_size
+from .loading import Loading, check_scheduler, check_unet, load_network, load_schedule, load_vae
 from .memory import Tell, silent
-from .model_folder import ModelFolder, check_part, read_json, weights_variant
-from .references import ReferencePicture, check_references, pictures_before_white, reference_cameras
-from .relative_pose import (
-    PoseKind,
-    angles_between,
-    is_stable_zero123,
-    reference_shares,
-    relative_poses,
-    view_scales,
-)
+from .model_folder import ModelFolder, check_part
+from .references import ReferencePicture, check_references
+from .relative_pose import PoseKind, angles_between, reference_shares, relative_poses, view_scales
+from .shown_pictures import EncodedReferences, encode_references, load_projection, pose_kind, projection_part
 
 if TYPE_CHECKING:
     from ..cameras import CameraBatch
     from ..sketch import SketchSettings
 
-_PROJECTIONS = {"clip_camera_projection": "CLIPCameraProjection", "cc_projection": "CCProjection"}
-"""Class of the projection by the name of its part."""
-_POSES = ("zero-1-to-3", "stable-zero123")
-_POSE_NUMBERS = 4
-_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 _HINT = "Choose a Zero-1-to-3 model."
-STABLE_DIFFUSION_SCALE = 0.18215
-"""By which Stable Diffusion's latents, and so TAESD's, are scaled."""
 
 
 @dataclass(frozen=True)
@@ -77,20 +61,6 @@ class ViewNetworks:
     """Which relative pose the model was trained on."""
     image_size: tuple[int, int] | None = None
     """Height and width of the images that the model is shown; None for those it was trained on."""
-
-
-@dataclass(frozen=True)
-class EncodedReferences:
-    """The pictures of one job, encoded once."""
-
-    embeddings: Tensor
-    """[K, E] float32, CLIP's."""
-    latents: Tensor
-    """[K, C, h, w] float32, modes, unscaled."""
-    cameras: CameraBatch
-    """K of them."""
-    weights: NDArray[np.float64]
-    """[K], above 0."""
 
 
 @dataclass(frozen=True)
@@ -118,9 +88,11 @@ class Zero123Guidance(LatentGuidance):
         references: EncodedReferences,
         settings: ViewGuidanceSettings,
         tell: Tell = silent,
+        sides: ViewMapsModel | None = None,
     ) -> None:
         super().__init__(networks.vae, networks.unet, networks.schedule, networks.image_size, tell)
         self.networks, self.references, self.settings = networks, references, settings
+        self.sides = sides
 
     def condition(self, cameras: CameraBatch) -> ViewCondition:
         """What the network is asked about views from ``cameras``."""
@@ -243,61 +215,28 @@ def load(
     check_references(references)
     if how.settings.loras:
         raise ModelError("A Zero-1-to-3 model takes no LoRA.", "Leave loading.loras empty, or ask no pictures.")
-    projection_part = _check_parts(folder)
+    part = _check_parts(folder)
     dtype, device = how.dtype(torch.float16), how.device
     unet = load_network(folder, "unet", UNet2DConditionModel, {"dtype": dtype})
     vae = load_vae(folder, AutoencoderKL, dtype, how, unet.config.out_channels)
     schedule = load_schedule(folder, device)
-    projection = _load_projection(folder, projection_part).to(device)
+    projection = load_projection(folder, part).to(device)
     size = chosen_size(image_size(unet, vae), factor(vae), how)
-    networks = ViewNetworks(vae, unet, schedule, projection, _pose_kind(folder, settings), size)
+    networks = ViewNetworks(vae, unet, schedule, projection, pose_kind(folder, settings.pose), size)
     _check_channels(folder, networks)
-    encoded = _encode_references(folder, networks, references, device)
-    return Zero123Guidance(networks, encoded, settings, how.tell)
+    encoded = encode_references(folder, vae, size or image_size(unet, vae), projection, references)
+    place = folder.path / view_maps.FOLDER
+    sides = view_maps.load(place, vae, references, device) if place.is_dir() else None
+    return Zero123Guidance(networks, encoded, settings, how.tell, sides)
 
 
 def _check_parts(folder: ModelFolder) -> str:
     """Check the parts' classes; the name of the projection's part."""
-    check_part(folder, "image_encoder", ("CLIPVisionModelWithProjection",))
+    part = projection_part(folder)
     check_part(folder, "unet", ("UNet2DConditionModel",))
     check_part(folder, "vae", ("AutoencoderKL",))
     check_scheduler(folder, _HINT)
-    part = next((name for name in _PROJECTIONS if name in folder.classes), None)
-    if part is None:
-        raise ModelError(
-            f"The model in {folder.path} has no projection of the pose ({' or '.join(_PROJECTIONS)}).",
-            "Copy the whole folder, or choose a Zero-1-to-3 model.",
-        )
-    check_part(folder, part, (_PROJECTIONS[part],))
     return part
-
-
-def _pose_kind(folder: ModelFolder, settings: ViewGuidanceSettings) -> PoseKind:
-    if settings.pose != "auto":
-        return settings.pose
-    if folder.pose is not None:
-        if folder.pose not in _POSES:
-            raise ModelError(f"{folder.path} was trained on {folder.pose!r} poses.", f"Known are {', '.join(_POSES)}.")
-        return folder.pose
-    path = folder.path.absolute()
-    # The Hub's cache names a model two folders above: models--owner--name/snapshots/revision.
-    name = path.parent.parent.name if path.parent.name == "snapshots" else path.name
-    return "stable-zero123" if is_stable_zero123(name) else "zero-1-to-3"
-
-
-def _load_projection(folder: ModelFolder, part: str) -> nn.Linear:
-    """The one linear layer of the projection, whatever it is called in its file; float32, frozen."""
-    variant = weights_variant(folder, part)
-    name = f"diffusion_pytorch_model{f'.{variant}' if variant else ''}.safetensors"
-    weights: dict[str, Tensor] = loaded(folder, part, lambda: load_file(folder.place(part) / name))
-    by_end = {key.rpartition(".")[2]: value.float() for key, value in weights.items()}
-    fits = len(weights) == 2 and by_end.keys() == {"weight", "bias"} and by_end["weight"].ndim == 2
-    if not fits or by_end["bias"].shape != by_end["weight"].shape[:1]:
-        raise ModelError(f"The {part} of {folder.path} is not one linear layer.", "Copy the model anew.")
-    width, told = by_end["weight"].shape
-    projection = nn.Linear(told, width, device="meta")
-    projection.load_state_dict(by_end, assign=True)
-    return projection.eval().requires_grad_(False)
 
 
 def _check_channels(folder: ModelFolder, networks: ViewNetworks) -> None:
@@ -315,51 +254,3 @@ def _check_channels(folder: ModelFolder, networks: ViewNetworks) -> None:
         raise ModelError(
             f"The projection of {folder.path} does not fit its unet (width {width}).", "Copy the model anew."
         )
-
-
-@torch.no_grad()
-def _encode_references(
-    folder: ModelFolder, networks: ViewNetworks, references: Sequence[ReferencePicture], device: torch.device
-) -> EncodedReferences:
-    """Encode the pictures in both ways; the image encoder is freed afterwards.
-
-    CLIP's view of a picture is resized from the model's own size, bicubic, corners on corners and not antialiased, as
-    in the models' training: other ways of resizing give other embeddings.
-    """
-    size = networks.image_size or image_size(networks.unet, networks.vae)
-    pictures = pictures_before_white(references, size, device)
-    mode = _mode(networks.vae, pictures)
-    if overflowed(networks.vae, mode):
-        mode = _mode(networks.vae, pictures)
-    encoder = load_network(folder, "image_encoder", CLIPVisionModelWithProjection, {"dtype": torch.float32}).to(device)
-    side = encoder.config.image_size
-    mean, std = (pictures.new_tensor(numbers).view(1, 3, 1, 1) for numbers in _normalization(folder))
-    seen = functional.interpolate(pictures, (side, side), mode="bicubic", align_corners=True)
-    embeddings = encoder((seen - mean) / std).image_embeds.float().clone()
-    told = networks.projection.in_features - _POSE_NUMBERS
-    if embeddings.shape[1] != told:
-        raise ModelError(
-            f"The projection of {folder.path} does not fit its image encoder: it takes {told} numbers of a picture, "
-            f"not {embeddings.shape[1]}.",
-            "Copy the model anew.",
-        )
-    weights = np.array([reference.weight for reference in references], np.float64)
-    return EncodedReferences(embeddings, mode, reference_cameras(references), weights)
-
-
-def _mode(vae: Any, pictures: Tensor) -> Tensor:
-    """Unscaled latents of ``pictures`` [K, 3, H, W]; those of a tiny VAE are scaled and have no spread."""
-    encoded = vae.encode((2.0 * pictures - 1.0).to(vae.dtype))
-    if hasattr(encoded, "latents"):
-        return encoded.latents.float() / STABLE_DIFFUSION_SCALE
-    return encoded.latent_dist.mode().float()
-
-
-def _normalization(folder: ModelFolder) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of the image encoder's colours; CLIP's, if the folder does not say."""
-    path = folder.path / "feature_extractor" / "preprocessor_config.json"
-    config = read_json(path) if path.is_file() else {}
-    mean, std = tuple(config.get("image_mean", _CLIP_MEAN)), tuple(config.get("image_std", _CLIP_STD))
-    if len(mean) != 3 or len(std) != 3 or not all(isinstance(n, float | int) for n in (*mean, *std)) or 0 in std:
-        raise ModelError(f"{path} has no usable image_mean and image_std.", "Copy the model anew.")
-    return mean, std

@@ -105,16 +105,16 @@ class _Loop:
         folder: Path,
         guidance: Guidance | None,
         pictures: ReferenceViews | None,
-        sketches: ReferenceViews | None,
+        sketches: Sequence[ReferenceViews],
         device: torch.device,
         report: Callable[[Event], None],
     ) -> None:
-        self.request = request
-        self.settings = request.optimize
+        self.request, self.settings = request, request.optimize
         self.folder = folder
         self.guidance = guidance
         self.painter = painter(guidance)
-        self.pictures, self.sketches = pictures, sketches
+        self.pictures = () if pictures is None else (pictures,)
+        self.sketches = sketches
         self.device = device
         self.report = report
         self.store = CheckpointStore(folder, request.digest())
@@ -131,7 +131,7 @@ class _Loop:
         """Step to the end; raises Unhealthy."""
         tally, settings = self.state.tally, self.settings
         self.report(Phase("optimize", f"Optimizing for {self.steps} steps."))
-        if self.pictures is None:  # those are shown first; and the first step may compile kernels for a while
+        if not self.pictures:  # those are shown first; and the first step may compile kernels for a while
             self._preview()
         while tally.step < self.steps:
             if should_stop():
@@ -233,13 +233,13 @@ class _Loop:
         return float(known.loss.detach()) if known is not None and self.guidance is None else None
 
     def _look(self, step: int) -> Look | None:
-        """At the pictures, where it is their turn; without a guidance it always is, and they have its other losses.
+        """At the pictures, where it is their turn, and at the sketches while they count.
 
-        And at the sketches while they count.
+        Without a guidance it always is their turn, and they have its other losses.
         """
         done, known = schedules.progress(step, self.settings.iterations), None
-        for pictures in (self.pictures, self.sketches if done < self.request.sketch.share else None):
-            if pictures is None or not (self.guidance is None or pictures.is_due(step)):
+        for pictures in (*self.pictures, *(self.sketches if done < self.request.sketch.share else ())):
+            if not (self.guidance is None or pictures.is_due(step)):
                 continue
             seen = pictures.look(done, self.renderer, self.state.rng, want_normals=self.guidance is None)
             check_number(float(seen.loss.detach()), "pictures' loss")

@@ -42,11 +42,13 @@ class Targets:
     opacity: Tensor
     """[K, S²]."""
     depth: Tensor | None
-    """[K, S²], of mean 0 and variance 1 where it is known, NaN elsewhere; None if no picture has any."""
+    """[K, S²], NaN where it is unknown, of mean 0 and variance 1 unless it is metric; None if no picture has any."""
     normal: Tensor | None
     """[K, S², 3], unit, in world axes; 0 where it is unknown; None if no picture has any."""
     disparity: Tensor
     """[K], whether the depth is disparity's negative."""
+    metric: Tensor
+    """[K], whether it is in radii, from the camera."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,8 @@ class ReferenceViews:
         loss = settings.colour_weight * colour + settings.mask_weight * mask
         if seen.depth is not None and settings.depth_weight * ramp > 0:
             depth = as_seen(output.depth * cosine, seen.disparity)
-            loss = loss + settings.depth_weight * ramp * depth_loss(depth, seen.depth, output.opacity)
+            shape, place = (each(depth, seen.depth, output.opacity) for each in (depth_loss, place_loss))
+            loss = loss + settings.depth_weight * ramp * torch.where(seen.metric, place, shape)
         if seen.normal is not None and output.normal is not None and settings.normal_weight * ramp > 0:
             loss = loss + settings.normal_weight * ramp * normal_loss(output.normal, seen.normal)
         return Look((weights * loss).mean(), float((weights * colour).detach().mean()), output, cameras)
@@ -194,6 +197,17 @@ def depth_loss(depth: Tensor, target: Tensor, opacity: Tensor) -> Tensor:
     return (1.0 - correlation) * (known.sum(1) > 0)
 
 
+def place_loss(depth: Tensor, target: Tensor, opacity: Tensor) -> Tensor:
+    """Mean absolute error, in radii, of depths [k, N] beside ``target`` [k, N], NaN where unknown; [k].
+
+    Rays count by what they meet, without a gradient there.
+    """
+    known = ~torch.isnan(target)
+    weight = known * opacity.detach()
+    off = (depth - torch.where(known, target, depth.detach())).abs()
+    return (weight * off).sum(1) / weight.sum(1).clamp_min(1.0)
+
+
 def normal_loss(normal: Tensor, target: Tensor) -> Tensor:
     """1 − cosine of normals [k, N, 3] (times opacity, as rendered) to unit ``target``, 0 where unknown; [k], mean."""
     known = target.square().sum(-1) > 0.5
@@ -208,7 +222,7 @@ def _targets(views: Sequence[Reference], cameras: CameraBatch, device: torch.dev
     rgba = torch.from_numpy(np.stack([view.rgba for view in views])).to(device).reshape(len(views), -1, 4)
     depth = normal = None
     if any(view.depth is not None for view in views):
-        maps = [_standardized(view.depth, size) for view in views]
+        maps = [_known_depth(view, size) for view in views]
         depth = torch.from_numpy(np.stack(maps)).to(device)
     if any(view.normals is not None for view in views):
         none = np.zeros((size, size, 3), np.float32)
@@ -217,16 +231,18 @@ def _targets(views: Sequence[Reference], cameras: CameraBatch, device: torch.dev
         normal = torch.from_numpy(np.ascontiguousarray(world, np.float32)).to(device)
     opacity = rgba[..., 3].contiguous()
     colour = srgb_to_linear(rgba[..., :3]) * opacity[..., None]
-    disparity = torch.tensor([view.disparity for view in views], device=device)
-    return Targets(size, colour, opacity, depth, normal, disparity)
+    disparity, metric = (
+        torch.tensor([view.depth_kind == kind for view in views], device=device) for kind in ("disparity", "metric")
+    )
+    return Targets(size, colour, opacity, depth, normal, disparity, metric)
 
 
-def _standardized(depth: NDArray[np.float32] | None, size: int) -> NDArray[np.float32]:
-    """[S²] float32 of mean 0 and variance 1, NaN where it is unknown."""
-    if depth is None:
+def _known_depth(view: Reference, size: int) -> NDArray[np.float32]:
+    """[S²] float32, NaN where it is unknown; of mean 0 and variance 1 unless it is metric."""
+    if view.depth is None:
         return np.full(size * size, np.nan, np.float32)
-    values = depth.reshape(-1).astype(np.float64)
-    if not np.isfinite(values).any():
+    values = view.depth.reshape(-1).astype(np.float64)
+    if view.depth_kind == "metric" or not np.isfinite(values).any():
         return values.astype(np.float32)
     spread = np.nanstd(values)
     return ((values - np.nanmean(values)) / (spread if spread > 0 else 1.0)).astype(np.float32)
@@ -242,4 +258,5 @@ def _gathered(targets: Targets, chosen: Tensor, pixels: Tensor) -> Targets:
         None if targets.depth is None else targets.depth[rows, pixels],
         None if targets.normal is None else targets.normal[rows, pixels],
         targets.disparity[chosen],
+        targets.metric[chosen],
     )

@@ -9,6 +9,7 @@ model that knows the camera is told it, and nothing need be found. The pictures 
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import itertools
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +25,7 @@ from ..cameras import CameraBatch, middle_cameras
 from ..errors import Cancelled, PictureError
 from ..events import Event, Message, Phase, Preview
 from ..files import output_errors, write_atomically
-from ..guidance import Guidance, Sketcher, painter, spared, together
+from ..guidance import Guidance, Sketcher, ViewMapsModel, painter, sides_of, spared, together
 from ..picture import Picture, Reference, cut_out, read_picture
 from ..reference import ReferenceSettings
 from ..reference_files import FOLDER, ReferenceView
@@ -32,6 +33,7 @@ from ..request import Request
 from .agreement import agreement
 from .coherence import Hulls
 from .reference_loss import ReferenceViews
+from .sides import masked, side_views
 
 Floats = NDArray[np.float32]
 Check = Callable[[], None]
@@ -67,15 +69,15 @@ def sketched(
     device: torch.device,
     report: Callable[[Event], None],
     should_stop: Callable[[], bool],
-) -> ReferenceViews | None:
-    """The sketches for a request, drawn or, in a folder of a job that goes on, read; None if there are to be none.
+) -> tuple[ReferenceViews, ...]:
+    """The sketches for a request, drawn or, in a folder of a job that goes on, read; and the shape all around.
 
-    There are none either, and ``report`` hears it, where the model's drawings cannot be told from their backgrounds.
-    Raises Cancelled and OutputError.
+    The latter where the guidance knows it (see :mod:`.sides`). Nothing, and ``report`` hears it, where the model's
+    drawings cannot be told from their backgrounds. Raises Cancelled and OutputError.
     """
     sketcher = painter(guidance)
     if not request.sketches or not isinstance(sketcher, Sketcher):
-        return None
+        return ()
 
     def check() -> None:
         if should_stop():
@@ -83,16 +85,19 @@ def sketched(
 
     names = [*AZIMUTHS, ABOVE] if sketcher.told else list(AZIMUTHS)
     paths = {name: _path(folder, name) for name in names}
+    knowing = sides_of(sketcher) if request.sketch.foretells else None
     if not all(path.exists() for path in paths.values()):
         pictures = _Studio(request, sketcher, device, report, check).sketches()
         if pictures is None:
             text = "The model's sketches cannot be told from their backgrounds; the shape begins without them."
             report(Message("warning", text))
-            return None
+            return ()
+        if knowing is not None:
+            pictures = masked({name: pictures[name] for name in names}, knowing.seen_from(_cameras(names, request)))
         for name, path in paths.items():
             _write(path, pictures[name])
     report(Preview(str(paths["front"]), 0))
-    return _as_pictures(sketch_views(request, folder), request, device)
+    return _as_pictures(request, folder, knowing, device)
 
 
 def sketch_views(request: Request, folder: Path) -> tuple[ReferenceView, ...]:
@@ -202,11 +207,23 @@ def _views(pictures: Sketches, request: Request) -> tuple[ReferenceView, ...]:
     return tuple(views)
 
 
-def _as_pictures(views: tuple[ReferenceView, ...], request: Request, device: torch.device) -> ReferenceViews:
-    """The sketches as what pictures are to the loop."""
+def _as_pictures(
+    request: Request, folder: Path, knowing: ViewMapsModel | None, device: torch.device
+) -> tuple[ReferenceViews, ...]:
+    """The kept sketches, and the sides that a model foretells, as what pictures are to the loop."""
     settings = request.sketch
     counting = ReferenceSettings(settings.colour_weight, settings.mask_weight, rays=settings.rays)
-    return ReferenceViews(views, counting, device)
+    sketches = ReferenceViews(sketch_views(request, folder), counting, device)
+    if knowing is None:
+        return (sketches,)
+    sides = dataclasses.replace(
+        counting,
+        colour_weight=0.0,
+        mask_weight=settings.side_weight,
+        depth_weight=settings.depth_weight,
+        normal_weight=settings.normal_weight,
+    )
+    return sketches, ReferenceViews(side_views(knowing), sides, device)
 
 
 def _bytes(rgba: Floats) -> NDArray[np.uint8]:

@@ -40,6 +40,11 @@ _LEAST_OPACITY = 0.2
 """Of an object's most solid pixel, for there to be anything to see."""
 
 
+DepthKind = Literal["relative", "disparity", "metric"]
+"""Depth in any unit, from anywhere; disparity's negative, which is linear in −1/depth (what many models see); or depth
+in radii of the ball, from the camera."""
+
+
 @dataclass(frozen=True)
 class Maps:
     """What is known of a picture besides its colours; of the whole picture, at any resolution."""
@@ -59,11 +64,10 @@ class Reference:
     way: Way
     """How the object was told from its background."""
     depth: Floats | None = None
-    """[S, S], larger is farther, in any unit; NaN where it is unknown or the object is not."""
+    """[S, S], larger is farther; NaN where it is unknown or the object is not."""
     normals: Floats | None = None
     """[S, S, 3], unit, in the camera's axes; 0 where they are unknown or the object is not."""
-    disparity: bool = False
-    """Whether the depth is disparity's negative, which is linear in −1/depth: what many models see."""
+    depth_kind: DepthKind = "relative"
 
 
 def read_maps(picture: Picture, depth: str | Path | None = None, normals: str | Path | None = None) -> Maps:

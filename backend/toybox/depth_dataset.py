@@ -18,7 +18,7 @@ from .dataset import sample_light
 from .instances import COMPOSITE, make_instance
 from .kept import Arrays, kept_arrays
 from .model import IMAGE_SIZE
-from .raycast import render_maps
+from .true_maps import TrueMaps, kept_maps
 from .view_dataset import before_white, picture, sample_cameras
 
 CAMERAS = (2, 5, 6, 7, 8)
@@ -36,9 +36,9 @@ class DepthViews:
     pictures: NDArray[np.uint8]
     """[N, S, S, 3] sRGB, before white."""
     depth: NDArray[np.float16]
-    """[N, S, S] along the camera's axis, in radii; NaN where the object is not."""
+    """[N, S, S], see :data:`.true_maps.Maps`."""
     normals: NDArray[np.int8]
-    """[N, S, S, 3] in the camera's axes, 127 times unit; 0 where the object is not."""
+    """[N, S, S, 3], see there."""
 
 
 def make_depth_views(start: int, end: int, seed: int) -> DepthViews:
@@ -54,9 +54,8 @@ def make_depth_views(start: int, end: int, seed: int) -> DepthViews:
         for v in CAMERAS:
             camera = cameras[v : v + 1]
             seen = picture(solids, camera, sample_light(rng, camera.position[0]))
-            (fx, fy), (cx, cy) = camera.focal[0].tolist(), camera.center[0].tolist()
-            far, facing = render_maps(solids, camera.camera_to_world[0], (fx, fy), (cx, cy), IMAGE_SIZE)
-            pictures[row], depth[row], normals[row] = np.rint(before_white(seen) * 255), far, np.rint(facing * 127)
+            pictures[row] = np.rint(before_white(seen) * 255)
+            depth[row], normals[row] = kept_maps(solids, camera)
             row += 1
     return DepthViews(pictures, depth, normals)
 
@@ -79,15 +78,7 @@ class DepthPairs:
 
     pictures: Tensor
     """[B, 3, S, S] in [−1, 1]."""
-    depth: Tensor
-    """[B, S, S]; 0 where the object is not."""
-    normals: Tensor
-    """[B, 3, S, S]; 0 where the object is not."""
-
-    @property
-    def known(self) -> Tensor:
-        """[B, S, S], 1 where the object is."""
-        return (self.depth > 0).float()
+    maps: TrueMaps
 
 
 class DepthBatches:
@@ -102,22 +93,14 @@ class DepthBatches:
         which = torch.randint(len(self.views.depth), (count,), generator=self.rng, device=self.device).cpu().numpy()
         pairs = self.shown(which)
         mirror = torch.rand(count, generator=self.rng, device=self.device) < 0.5
-        signs = torch.where(mirror, -1.0, 1.0)[:, None] * torch.tensor((1.0, 0.0, 0.0), device=self.device)
-        signs = (signs + torch.tensor((0.0, 1.0, 1.0), device=self.device))[..., None, None]
-
-        def turned(images: Tensor) -> Tensor:
-            return torch.where(mirror.view(-1, *[1] * (images.ndim - 1)), images.flip(-1), images)
-
-        return DepthPairs(self._worn(turned(pairs.pictures)), turned(pairs.depth), turned(pairs.normals) * signs)
+        images = torch.where(mirror[:, None, None, None], pairs.pictures.flip(-1), pairs.pictures)
+        return DepthPairs(self._worn(images), pairs.maps.mirrored(mirror))
 
     def shown(self, which: NDArray[Any]) -> DepthPairs:
         """The views ``which`` [B], as they are."""
-        pictures, depth, normals = (
-            torch.from_numpy(np.asarray(array[which], np.float32)).to(self.device)
-            for array in (self.views.pictures, self.views.depth, self.views.normals)
-        )
-        images = pictures.permute(0, 3, 1, 2) / 127.5 - 1
-        return DepthPairs(images, depth.nan_to_num(0.0), normals.permute(0, 3, 1, 2) / 127)
+        pictures = torch.from_numpy(np.asarray(self.views.pictures[which], np.float32)).to(self.device)
+        maps = TrueMaps.of(self.views.depth[which], self.views.normals[which], self.device)
+        return DepthPairs(pictures.permute(0, 3, 1, 2) / 127.5 - 1, maps)
 
     def _worn(self, images: Tensor) -> Tensor:
         """Every other one coarser, brighter or darker and with noise, as far as chance has it."""

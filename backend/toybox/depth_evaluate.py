@@ -6,35 +6,20 @@ it, and compared with what is truly there.
 
 from __future__ import annotations
 
-import argparse
-import json
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from ..guidance import load_depth_model
 from ..guidance.interface import DepthModel
 from ..picture import preview_image
 from ..request import BUILT_IN_DEPTH_MODEL
-from .raycast import render_maps
+from .report import Row, command, report
+from .true_maps import true_maps
 from .view_dataset import before_white
 from .view_evaluate import Subject, subjects
 
-_ROWS = 8
-"""Objects on the sheet."""
-
 Floats = NDArray[np.float32]
-
-
-def true_maps(one: Subject) -> tuple[Floats, Floats]:
-    """Depth [S, S], NaN where nothing is, and normals [S, S, 3] of the picture."""
-    camera, size = one.camera, len(one.reference)
-    (fx, fy), (cx, cy) = camera.focal[0].tolist(), camera.center[0].tolist()
-    return render_maps(one.solids, camera.camera_to_world[0], (fx, fy), (cx, cy), size)
 
 
 def errors(one: Subject, model: DepthModel) -> tuple[dict[str, float], Floats]:
@@ -44,7 +29,7 @@ def errors(one: Subject, model: DepthModel) -> tuple[dict[str, float], Floats]:
     normals, mean.
     """
     shown = torch.from_numpy(before_white(one.reference)).permute(2, 0, 1)
-    seen, (depth, normals) = model.seen(shown), true_maps(one)
+    seen, (depth, normals) = model.seen(shown), true_maps(one.solids, one.camera, len(one.reference))
     assert seen.normals is not None
     far, facing = seen.depth.numpy(), seen.normals.permute(1, 2, 0).numpy()
     known = np.isfinite(depth)
@@ -63,36 +48,16 @@ def errors(one: Subject, model: DepthModel) -> tuple[dict[str, float], Floats]:
     return figures, np.concatenate((true, made[:, len(depth) :]), 1)
 
 
-def evaluate(model: DepthModel, rounds: int) -> tuple[dict[str, Any], list[Floats]]:
-    """Means by group, and a strip of each object."""
-    rows = [(one.group, *errors(one, model)) for one in subjects(rounds)]
-    groups = {group: [figures for name, figures, _ in rows if name == group] for group, _, _ in rows}
-    means = {
-        group: {"objects": len(found), **{key: round(float(np.mean([f[key] for f in found])), 4) for key in found[0]}}
-        for group, found in groups.items()
-    }
-    return means, [strip for _, _, strip in rows]
+def evaluate(model: DepthModel, rounds: int) -> list[Row]:
+    """Every object's figures and strip."""
+    return [(one.group, *errors(one, model)) for one in subjects(rounds)]
 
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", nargs="?", default=BUILT_IN_DEPTH_MODEL, help="of a training; the built-in one")
-    parser.add_argument("--rounds", type=int, default=4, help="objects of each kind")
-    parser.add_argument("--out", type=Path, help="where to write the figures")
-    parser.add_argument("--sheet", type=Path, help="where to draw some objects")
-    arguments = parser.parse_args()
-    model = load_depth_model(arguments.folder, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    means, strips = evaluate(model, arguments.rounds)
-    text = json.dumps(means, indent=2) + "\n"
-    print(text, end="")
-    if arguments.out:
-        arguments.out.write_text(text, encoding="utf-8")
-    if arguments.sheet:
-        once = strips[: len(strips) // arguments.rounds]  # a round has all kinds
-        chosen = once[:: len(once) // _ROWS]
-        image = Image.fromarray(np.rint(np.clip(np.concatenate(chosen), 0, 1) * 255).astype(np.uint8))
-        image.resize((2 * image.width, 2 * image.height), Image.Resampling.NEAREST).save(arguments.sheet)
+    arguments = command(__doc__, BUILT_IN_DEPTH_MODEL).parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    report(evaluate(load_depth_model(arguments.folder, device), arguments.rounds), arguments, zoom=2)
 
 
 if __name__ == "__main__":

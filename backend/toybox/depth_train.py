@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from ..guidance.model_folder import BUILT_IN_FOLDER
-from .depth_dataset import DepthBatches, DepthPairs, DepthViews, kept_depth_views
+from .depth_dataset import DepthBatches, DepthViews, kept_depth_views
 from .depth_model import DepthNetwork, save_depth_folder
 from .team import Course, Team, fit, launch, precision, read_command
+from .true_maps import map_errors
 
 
 @dataclass(frozen=True)
@@ -39,20 +40,6 @@ class Recipe:
     """Processes that train; each takes its share of the batch."""
 
 
-def depth_losses(depth: Tensor, normals: Tensor, pairs: DepthPairs) -> tuple[Tensor, Tensor, Tensor]:
-    """Of depths [B, S, S] in radii and normals [B, 3, S, S], means over what the objects cover.
-
-    The absolute error of depth; the same about each picture's mean; and 1 − the cosine of the normals.
-    """
-    known = pairs.known
-    off = (depth - pairs.depth) * known
-    mean = off.sum((1, 2), keepdim=True) / known.sum((1, 2), keepdim=True).clamp_min(1)
-    cosine = (normals * pairs.normals).sum(1)
-    errors = (off.abs(), (off - mean).abs() * known, (1 - cosine) * known)
-    far, shape, turned = (each.sum() / known.sum() for each in errors)
-    return far, shape, turned
-
-
 def train_depth(batches: DepthBatches, recipe: Recipe, start: Path, out: Path, team: Team) -> Any:
     """From the text model's UNet; returns the averaged one."""
     torch.manual_seed(recipe.seed + 1)
@@ -63,7 +50,7 @@ def train_depth(batches: DepthBatches, recipe: Recipe, start: Path, out: Path, t
         pairs = batches.draw(recipe.batch // team.size)
         with precision(batches.device):
             latents = network(pairs.pictures)
-        far, shape, turned = depth_losses(*network.maps(latents), pairs)
+        far, shape, turned = map_errors(*network.maps(latents), pairs.maps)
         loss = recipe.place * far + shape + recipe.normal * turned
         return loss, {"depth": far.detach(), "shape": shape.detach(), "normal": turned.detach()}
 

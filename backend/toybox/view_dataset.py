@@ -22,6 +22,7 @@ from .kept import Arrays, kept_arrays
 from .model import IMAGE_SIZE
 from .raycast import Light, render
 from .shapes import Solids
+from .true_maps import TrueMaps, kept_maps
 
 REFERENCE_AZIMUTH, REFERENCE_ELEVATION = (-70.0, 70.0), (-5.0, 35.0)
 """Where a person would take a picture from, in degrees."""
@@ -42,6 +43,10 @@ class Views:
     """[N, V, S, S, 3] sRGB."""
     angles: NDArray[np.float32]
     """[N, V, 2], azimuth and elevation in degrees."""
+    depth: NDArray[np.float16]
+    """[N, V, S, S], see :data:`.true_maps.Maps`."""
+    normals: NDArray[np.int8]
+    """[N, V, S, S, 3], see there."""
 
 
 def sample_cameras(rng: np.random.Generator) -> CameraBatch:
@@ -73,6 +78,8 @@ def make_views(start: int, end: int, seed: int) -> Views:
     """Objects ``start`` to ``end`` of a seed's endless row: the same seed gives the same row."""
     pictures = np.empty((end - start, VIEWS, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
     angles = np.empty((end - start, VIEWS, 2), np.float32)
+    depth = np.empty(pictures.shape[:-1], np.float16)
+    normals = np.empty(pictures.shape, np.int8)
     for i in range(end - start):
         rng = np.random.default_rng((seed, start + i))
         solids, cameras = make_instance(rng).solids, sample_cameras(rng)
@@ -81,7 +88,8 @@ def make_views(start: int, end: int, seed: int) -> Views:
             camera = cameras[v : v + 1]
             seen = picture(solids, camera, sample_light(rng, camera.position[0]))
             pictures[i, v] = np.rint(before_white(seen) * 255)
-    return Views(pictures, angles)
+            depth[i, v], normals[i, v] = kept_maps(solids, camera)
+    return Views(pictures, angles, depth, normals)
 
 
 def kept_views(folder: Path, count: int, seed: int, workers: int, report: Callable[[int], None]) -> Views:
@@ -103,13 +111,15 @@ class Pairs:
     """[B, 3, S, S] in [−1, 1]."""
     poses: Tensor
     """[B, 4], see :func:`stable_poses`."""
+    maps: TrueMaps
+    """Of the targets."""
 
 
 class ViewBatches:
     """Random pairs on the device; half of them in the mirror, since everything is mirror-symmetric."""
 
     def __init__(self, views: Views, device: torch.device, seed: int) -> None:
-        self.device, self.pictures = device, views.pictures
+        self.device, self.views = device, views
         self.angles = torch.from_numpy(np.array(views.angles)).to(device)
         self.rng = torch.Generator(device).manual_seed(seed)
 
@@ -125,7 +135,8 @@ class ViewBatches:
         sides = torch.where(mirror, -1.0, 1.0)[:, None] * torch.tensor((1.0, 0.0), device=self.device)
         signs = sides + torch.tensor((0.0, 1.0), device=self.device)
         poses = stable_poses(self.angles[which, target] * signs, self.angles[which, reference] * signs)
-        return Pairs(self._images(which, target, mirror), self._images(which, reference, mirror), poses)
+        targets, references = (self._images(which, view, mirror) for view in (target, reference))
+        return Pairs(targets, references, poses, self._maps(which, target).mirrored(mirror))
 
     def chance(self, count: int, share: float) -> Tensor:
         """True [count] with probability ``share``."""
@@ -135,9 +146,13 @@ class ViewBatches:
         return torch.randint(below, (count,), generator=self.rng, device=self.device)
 
     def _images(self, which: Tensor, view: Tensor, mirror: Tensor) -> Tensor:
-        chosen = torch.from_numpy(self.pictures[which.cpu().numpy(), view.cpu().numpy()]).to(self.device)
+        chosen = torch.from_numpy(self.views.pictures[which.cpu().numpy(), view.cpu().numpy()]).to(self.device)
         images = chosen.permute(0, 3, 1, 2).float() / 127.5 - 1
         return torch.where(mirror[:, None, None, None], images.flip(3), images)
+
+    def _maps(self, which: Tensor, view: Tensor) -> TrueMaps:
+        chosen = which.cpu().numpy(), view.cpu().numpy()
+        return TrueMaps.of(self.views.depth[chosen], self.views.normals[chosen], self.device)
 
 
 def stable_poses(targets: Tensor, references: Tensor) -> Tensor:

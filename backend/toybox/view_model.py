@@ -127,12 +127,8 @@ def _patches(folder: Path) -> PatchEncoder:
 
 def save_view_folder(folder: Path, nets: ViewDenoiser) -> None:
     """Write a Zero123Pipeline folder in fp16 safetensors; its VAE is the built-in text model's and is not copied."""
-    for name, part in nets.parts.items():
-        saved: Any = part
-        saved.half().save_pretrained(folder / name, safe_serialization=True)
+    save_parts(folder, nets)
     make_scheduler().save_pretrained(folder / "scheduler")
-    colours = {"image_processor_type": "CLIPImageProcessor", "image_mean": _MEAN, "image_std": _STD, "resample": 3}
-    _write(folder / "feature_extractor" / "preprocessor_config.json", colours)
     index = {
         "_class_name": "Zero123Pipeline",
         BORROWED: {"vae": BUILT_IN_MODEL},
@@ -146,9 +142,19 @@ def save_view_folder(folder: Path, nets: ViewDenoiser) -> None:
         "unet": ["diffusers", "UNet2DConditionModel"],
         "vae": ["diffusers", "AutoencoderKL"],
     }
-    _write(folder / "model_index.json", index)
+    write_json(folder / "model_index.json", index)
 
 
-def _write(path: Path, data: dict[str, Any]) -> None:
+def save_parts(folder: Path, nets: ViewDenoiser) -> None:
+    """Write the networks in fp16 safetensors, and how pictures are shown to them."""
+    for name, part in nets.parts.items():
+        saved: Any = part
+        saved.half().save_pretrained(folder / name, safe_serialization=True)
+    colours = {"image_processor_type": "CLIPImageProcessor", "image_mean": _MEAN, "image_std": _STD, "resample": 3}
+    write_json(folder / "feature_extractor" / "preprocessor_config.json", colours)
+
+
+def write_json(path: Path, data: dict[str, Any]) -> None:
+    """A part's config, its folder made if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")

@@ -88,15 +88,15 @@ def test_a_model_sees_what_its_network_says(folder: Path) -> None:
     with torch.no_grad():
         network: Any = GLPNForDepthEstimation.from_pretrained(folder).eval()
         wanted = network(pixel_values=shown * 2 - 1).predicted_depth[0]
-    assert not found.disparity and found.normals is None
+    assert found.kind == "relative" and found.normals is None
     assert found.depth.shape == (SIZE, SIZE)
     torch.testing.assert_close(found.depth, wanted, atol=0.02, rtol=0)  # the image processor resizes bytes
 
 
-@pytest.mark.parametrize(("kind", "disparity"), [("relative", True), ("metric", False)])
-def test_what_the_numbers_are_is_read(tmp_path: Path, kind: str, disparity: bool) -> None:
+@pytest.mark.parametrize(("kind", "numbers"), [("relative", "disparity"), ("metric", "relative")])
+def test_what_the_numbers_are_is_read(tmp_path: Path, kind: str, numbers: str) -> None:
     model = load_depth_model(str(write_folder(tmp_path / "model", depth_anything(kind))), CPU)
-    assert model.seen(torch.rand(3, 20, 20)).disparity is disparity
+    assert model.seen(torch.rand(3, 20, 20)).kind == numbers
 
 
 def test_what_is_no_depth_model_is_said(tmp_path: Path, folder: Path) -> None:
@@ -154,10 +154,10 @@ def test_normals_are_those_of_the_depth(true_maps: tuple[np.ndarray, np.ndarray,
         found = normals(scale * filled, (tangent, tangent)).permute(1, 2, 0).numpy()
         cosine = (found * facing).sum(-1)[np.isfinite(depth)]
         assert np.median(cosine) > 0.998
-    view = measured([view_of(rgba)], Sees(Maps(filled, False)))[0]
+    view = measured([view_of(rgba)], Sees(Maps(filled, "relative")))[0]
     far, own = maps_of(view)
     known = np.isfinite(far)
-    assert not view.sizes[0].disparity
+    assert view.sizes[0].depth_kind == "relative"
     assert np.median((own * facing).sum(-1)[known]) > 0.998
     assert (own[~known] == 0).all()
 
@@ -166,7 +166,7 @@ def test_maps_are_known_where_nothing_but_the_object_is(
     true_maps: tuple[np.ndarray, np.ndarray, np.ndarray],
 ) -> None:
     rgba, depth, _ = true_maps
-    maps = Maps(torch.full((8, 8), 2.5), False, torch.tensor([0.0, 0.6, 0.8])[:, None, None].expand(3, 8, 8))
+    maps = Maps(torch.full((8, 8), 2.5), "relative", torch.tensor([0.0, 0.6, 0.8])[:, None, None].expand(3, 8, 8))
     sees = Sees(maps)
     far, facing = maps_of(measured([view_of(rgba)], sees)[0])
     known = np.isfinite(far)
@@ -181,8 +181,8 @@ def test_maps_are_known_where_nothing_but_the_object_is(
 def test_disparity_has_no_normals(true_maps: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
     rgba, depth, _ = true_maps
     told = torch.from_numpy(1 / np.where(np.isfinite(depth), depth, 3.0))
-    found = measured([view_of(rgba)], Sees(Maps(told, True)))[0].sizes[0]
-    assert found.disparity and found.normals is None
+    found = measured([view_of(rgba)], Sees(Maps(told, "disparity")))[0].sizes[0]
+    assert found.depth_kind == "disparity" and found.normals is None
     assert found.depth is not None
     known = np.isfinite(found.depth)
     np.testing.assert_allclose(found.depth[known], -1 / depth[known], atol=0.02)
@@ -193,7 +193,7 @@ def test_what_a_picture_came_with_stays(true_maps: tuple[np.ndarray, np.ndarray,
     view = view_of(rgba)
     given = dataclasses.replace(view.shown, depth=depth)
     own = dataclasses.replace(view, sizes=(given,), shown=given)
-    sees = Sees(Maps(torch.ones(4, 4), False))
+    sees = Sees(Maps(torch.ones(4, 4), "relative"))
     assert measured([own], sees)[0] is own and not sees.shown
     assert measured([view], None) == (view,)
 

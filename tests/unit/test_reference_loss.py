@@ -20,7 +20,7 @@ from backend.events import Event, Preview
 from backend.guidance import GuidanceResult
 from backend.meshing import extract_mesh, voxelize
 from backend.optimize import optimize
-from backend.optimize.reference_loss import ReferenceViews, depth_loss, draw_rays, normal_loss
+from backend.optimize.reference_loss import ReferenceViews, depth_loss, draw_rays, normal_loss, place_loss
 from backend.reference import ReferenceImage
 from backend.reference_files import ReferenceView, bind, prepare
 from backend.rendering import OccupancyGrid, Renderer, Shading, srgb_to_linear
@@ -91,6 +91,20 @@ def test_depth_is_compared_only_where_it_is_known_and_seen() -> None:
     assert depth_loss(depth, target, opacity)[0] == pytest.approx(0, abs=1e-3)
     nothing = torch.full_like(target, torch.nan)
     assert depth_loss(depth, nothing, opacity).tolist() == [0, 0]
+
+
+def test_metric_depth_is_compared_as_it_is() -> None:
+    target, opacity = some_depth(), torch.ones(2, 200)
+    assert place_loss(target + 0.25, target, opacity).tolist() == pytest.approx([0.25, 0.25])
+    assert place_loss(1.5 * target, target, opacity)[0] == pytest.approx(0.5 * float(target[0].mean()))
+    target[0, :50] = torch.nan
+    opacity[0, 50:100] = 0.0
+    depth = torch.where(torch.arange(200) < 100, 100.0, target).requires_grad_(True)
+    loss = place_loss(depth, target, opacity)
+    assert float(loss[0]) == 0 and float(loss[1]) > 40
+    loss[0].backward()
+    assert depth.grad is not None and not depth.grad.any()
+    assert place_loss(depth, torch.full_like(target, torch.nan), opacity).tolist() == [0, 0]
 
 
 def test_depth_of_a_flat_or_empty_picture_gives_a_finite_gradient() -> None:

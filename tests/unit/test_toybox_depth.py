@@ -13,10 +13,12 @@ from backend.guidance.depth_model import BUILT_IN_DEPTH_FOLDER
 from backend.toybox import depth_train
 from backend.toybox.depth_dataset import CAMERAS, DepthBatches, DepthViews, kept_depth_views, make_depth_views
 from backend.toybox.depth_evaluate import errors, evaluate
-from backend.toybox.depth_train import Recipe, depth_losses, load_depth_views
+from backend.toybox.depth_train import Recipe, load_depth_views
 from backend.toybox.raycast import render_maps
+from backend.toybox.report import means
 from backend.toybox.shapes import Builder
 from backend.toybox.team import Team
+from backend.toybox.true_maps import map_errors
 from backend.toybox.view_evaluate import subject
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -61,11 +63,11 @@ def test_the_set_is_made_once_and_is_the_same_each_time(tmp_path: Path, views: D
 def test_pairs_in_the_mirror_are_pairs(views: DepthViews) -> None:
     """Normals of a view and of its mirror image are those of one surface: both fit their own depth."""
     pairs = DepthBatches(views, CPU, 0).draw(40)
-    far, shape, turned = depth_losses(pairs.depth, pairs.normals, pairs)
+    far, shape, turned = map_errors(pairs.maps.depth, pairs.maps.normals, pairs.maps)
     assert float(far) == float(shape) == 0 and float(turned) < 1e-3
-    x = torch.gradient(pairs.depth, dim=2)[0]
-    known = torch.nn.functional.max_pool2d(1 - pairs.known[:, None], 3, 1, 1)[:, 0] == 0
-    slope, facing = x[known], pairs.normals[:, 0][known]  # where depth grows to the right, surfaces face right
+    x = torch.gradient(pairs.maps.depth, dim=2)[0]
+    known = torch.nn.functional.max_pool2d(1 - pairs.maps.known[:, None], 3, 1, 1)[:, 0] == 0
+    slope, facing = x[known], pairs.maps.normals[:, 0][known]  # where depth grows to the right, surfaces face right
     assert float((torch.sign(slope) == torch.sign(facing)).float()[slope.abs() > 5e-3].mean()) > 0.9
     assert pairs.pictures.min() >= -1 and pairs.pictures.max() <= 1
 
@@ -85,8 +87,8 @@ def test_a_training_goes_on_and_ends_in_a_folder_that_loads(tmp_path: Path) -> N
 
 def test_the_shipped_one_sees_what_is_there() -> None:
     """Held-out objects; what a flat picture would score is far off."""
-    means, _ = evaluate(load_depth_model("toybox-depth", CPU), 1)
-    known, unseen = means["known"], means["unseen"]
+    found = means(evaluate(load_depth_model("toybox-depth", CPU), 1))
+    known, unseen = found["known"], found["unseen"]
     assert known["correlation"] > 0.85 and known["degrees"] < 22 and known["depth"] < 0.06
     assert unseen["correlation"] > 0.5 and unseen["degrees"] < 32
 

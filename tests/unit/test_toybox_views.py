@@ -68,6 +68,17 @@ def test_pairs_are_two_views_of_one_object_with_their_pose(views: Views) -> None
     assert 0.7 < np.mean([r < REFERENCES for r, _ in seen]) < 1.0
 
 
+def test_maps_are_those_of_the_targets(views: Views) -> None:
+    """Also in the mirror: where the maps say that the object is, the picture is not white."""
+    drawn = ViewBatches(views, CPU, 0).draw(60)
+    paper = drawn.targets.min(1).values > 0.99
+    known = drawn.maps.known > 0
+    assert float((known == ~paper).float().mean()) > 0.97
+    length = drawn.maps.normals.norm(dim=1)
+    assert float((length[known] - 1).abs().max()) < 0.02 and not length[~known].any()
+    assert float(drawn.maps.depth[known].min()) > 1.9 and float(drawn.maps.depth.max()) < 4.1
+
+
 def mirrored_pose(target: Any, reference: Any, mirror: bool) -> torch.Tensor:
     sign = np.array((-1.0 if mirror else 1.0, 1.0), np.float32)
     both = (torch.from_numpy(np.asarray(angles) * sign)[None] for angles in (target, reference))
@@ -89,7 +100,9 @@ def test_an_interrupted_rendering_goes_on(tmp_path: Path, monkeypatch: pytest.Mo
     assert reports == [3]  # the second chunk alone
     np.testing.assert_array_equal(kept.pictures, views.pictures)
     np.testing.assert_array_equal(kept.angles, views.angles)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["angles.npy", "names.txt", "pictures.npy"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("angles.npy", "depth.npy", "names.txt", "normals.npy", "pictures.npy"),
+    ]
     assert kept_views(tmp_path, 3, 5, 1, reports.append).pictures.shape == kept.pictures.shape
     assert reports == [3]
 

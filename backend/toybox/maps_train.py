@@ -1,0 +1,91 @@
+"""Trains Toybox's model of hidden sides: ``python -m backend.toybox.maps_train --out FOLDER`` (resumable).
+
+Stages, each skipped when its result lies in FOLDER: views of random objects; the networks; and the model folder in
+fp16. The views are those of ``view_train``: a link to its folder of them does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..guidance.model_folder import BUILT_IN_VIEW_FOLDER
+from .maps_model import MapsNetwork, save_maps_folder
+from .team import Course, Team, fit, launch, precision, read_command
+from .true_maps import map_errors
+from .view_dataset import ViewBatches, Views, kept_views
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the model is trained; the shipped weights' values are in their model card."""
+
+    objects: int = 14_000
+    seed: int = 31
+    batch: int = 64
+    minutes: float = 60.0
+    learning_rate: float = 1e-3
+    ema: float = 0.999
+    mask: float = 2.0
+    """Weight of the mask's cross-entropy, a mean over all pixels, beside that of the depth's error in radii."""
+    normal: float = 0.5
+    """Weight of 1 − the cosine to the true normals."""
+    workers: int = 2
+    """Processes that render views."""
+    processes: int = 1
+    """Processes that train; each takes its share of the batch."""
+
+
+def train_maps(batches: ViewBatches, recipe: Recipe, start: Path, out: Path, team: Team) -> MapsNetwork:
+    """From a novel-view model; returns the averaged networks."""
+    torch.manual_seed(recipe.seed + 1)
+    network = MapsNetwork(start).to(batches.device)
+    network.patches = network.patches.to(batches.device)
+
+    def loss_at(_: float) -> tuple[Tensor, dict[str, Tensor]]:
+        pairs = batches.draw(recipe.batch // team.size)
+        with precision(batches.device):
+            numbers = network(pairs.references, pairs.poses)
+        logits, depth, normals = network.maps(numbers)
+        far, shape, turned = map_errors(depth, F.normalize(normals, dim=1), pairs.maps)
+        mask = F.binary_cross_entropy_with_logits(logits, pairs.maps.known)
+        loss = recipe.mask * mask + far + recipe.normal * turned
+        figures = {"mask": mask, "depth": far, "shape": shape, "normal": turned}
+        return loss, {name: figure.detach() for name, figure in figures.items()}
+
+    course = Course(recipe.minutes, recipe.learning_rate, recipe.ema, (0.9, 0.99), weight_decay=0.01)
+    fit(loss_at, list(network.parameters()), {"network": network}, course, out / "maps.pt", team)
+    return network
+
+
+def load_views(out: Path, recipe: Recipe) -> Views:
+    """The training set, rendered once and kept in ``out``."""
+
+    def report(count: int) -> None:
+        print("objects", count, flush=True)
+
+    return kept_views(out / "views", recipe.objects, recipe.seed, recipe.workers, report)
+
+
+def main() -> None:
+    """The command line."""
+    told = "the novel-view model that it begins as, or the text model whose UNet does"
+    out, start, device, recipe = read_command(__doc__, Recipe, BUILT_IN_VIEW_FOLDER, told)
+    load_views(out, recipe)
+    launch(_train, recipe.processes, out, start, device, recipe)
+
+
+def _train(team: Team, out: Path, start: Path, device: torch.device, recipe: Recipe) -> None:
+    torch.backends.cudnn.benchmark = True
+    batches = ViewBatches(load_views(out, recipe), device, recipe.seed + 1000 * team.rank)
+    network = train_maps(batches, recipe, start, out, team)
+    if team.leads:
+        save_maps_folder(out / "weights", network.cpu())
+
+
+if __name__ == "__main__":
+    main()
