@@ -17,6 +17,9 @@ from .errors import RequestError
 from .settings import bounded
 
 MOST_REFERENCES = 64
+DepthKind = Literal["relative", "disparity", "metric"]
+"""Depth in any unit, from anywhere; disparity's negative, which is linear in −1/depth (what many models see); or depth
+in radii of the ball, from the camera."""
 _STRAIGHT = 1e-3
 """A camera beside the front's axis by less of its distance is in front."""
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from transformers import AutoImageProcessor, AutoModelForDepthEstimation
 
 from ..errors import ModelError
-from ..picture import DepthKind
+from ..reference import DepthKind
 from ..request import BUILT_IN_DEPTH_MODEL
 from .interface import DepthModel, Maps
 from .loading import load_network, loaded

@@ -10,7 +10,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from ..cameras import CameraBatch
-    from ..picture import DepthKind
+    from ..reference import DepthKind
     from ..request import RefineSettings
     from ..sketch import SketchSettings
 

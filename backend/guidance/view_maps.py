@@ -34,9 +34,11 @@ INDEX_CLASS = "ToyboxViewMapsPipeline"
 SCALES = "_maps"
 """Entry of model_index.json: the cameras' distance, in radii, their field of view, in degrees, and the timestep that
 the UNet is told."""
+_NEEDED = {"distance", "field_of_view", "timestep"}
 CHANNELS = 5
 """Numbers of a pixel: the mask's logit, the depth, and the normal."""
 _EXTENT = 1.0
+"""Half of the object's largest side, in radii; it counts in Zero-1-to-3's own kind of pose alone."""
 
 
 def unpacked(numbers: Tensor, distance: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -95,5 +97,11 @@ def load(place: Path, vae: Any, references: Sequence[ReferencePicture], device: 
     check_part(folder, "unet", ("UNet2DConditionModel",))
     unet = load_network(folder, "unet", UNet2DConditionModel, {"torch_dtype": torch.float32}).to(device)
     projection = load_projection(folder, part).to(device)
+    scales: dict[str, float] = read_json(place / "model_index.json").get(SCALES, {})
+    side, fits = math.isqrt(unet.config.out_channels // CHANNELS), unet.config.in_channels == vae.config.latent_channels
+    if not fits or unet.config.out_channels != CHANNELS * side**2 or not scales.keys() >= _NEEDED:
+        raise ModelError(
+            f"The model of hidden sides in {place} is of another build.", f"Copy it anew, or remove {place}."
+        )
     encoded = encode_references(folder, vae, image_size(unet, vae), projection, references)
-    return LatentViewMaps(unet, projection, encoded, pose_kind(folder), read_json(place / "model_index.json")[SCALES])
+    return LatentViewMaps(unet, projection, encoded, pose_kind(folder), scales)

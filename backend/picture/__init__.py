@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import PictureError
+from ..reference import DepthKind
 from .colour import Floats
 from .cutout import Cutout, Way, cut_out
 from .framing import LARGEST_EXTENT, Frame, Framing, ball_extent, frame_object, frame_picture
@@ -38,11 +39,6 @@ __all__ = [
 
 _LEAST_OPACITY = 0.2
 """Of an object's most solid pixel, for there to be anything to see."""
-
-
-DepthKind = Literal["relative", "disparity", "metric"]
-"""Depth in any unit, from anywhere; disparity's negative, which is linear in −1/depth (what many models see); or depth
-in radii of the ball, from the camera."""
 
 
 @dataclass(frozen=True)

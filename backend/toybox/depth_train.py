@@ -16,6 +16,7 @@ from torch import Tensor
 from ..guidance.model_folder import BUILT_IN_FOLDER
 from .depth_dataset import DepthBatches, DepthViews, kept_depth_views
 from .depth_model import DepthNetwork, save_depth_folder
+from .kept import tell
 from .team import Course, Team, fit, launch, precision, read_command
 from .true_maps import map_errors
 
@@ -61,11 +62,7 @@ def train_depth(batches: DepthBatches, recipe: Recipe, start: Path, out: Path, t
 
 def load_depth_views(out: Path, recipe: Recipe) -> DepthViews:
     """The training set, rendered once and kept in ``out``."""
-
-    def report(count: int) -> None:
-        print("objects", count, flush=True)
-
-    return kept_depth_views(out / "views", recipe.objects, recipe.seed, recipe.workers, report)
+    return kept_depth_views(out / "views", recipe.objects, recipe.seed, recipe.workers, tell)
 
 
 def main() -> None:

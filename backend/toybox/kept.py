@@ -35,6 +35,11 @@ def kept_arrays(folder: Path, count: int, make: Make, workers: int, report: Call
     return {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in whole.read_text("utf-8").split()}
 
 
+def tell(count: int) -> None:
+    """Print how many there are."""
+    print("objects", count, flush=True)
+
+
 def _chunk(folder: Path, start: int, end: int) -> Path:
     return folder / f"chunk-{start}-{end}.npz"
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..guidance.model_folder import BUILT_IN_VIEW_FOLDER
+from .kept import tell
 from .maps_model import MapsNetwork, save_maps_folder
 from .team import Course, Team, fit, launch, precision, read_command
 from .true_maps import map_errors
@@ -26,9 +27,9 @@ class Recipe:
 
     objects: int = 14_000
     seed: int = 31
-    batch: int = 64
-    minutes: float = 60.0
-    learning_rate: float = 1e-3
+    batch: int = 32
+    minutes: float = 48.0
+    learning_rate: float = 8e-4
     ema: float = 0.999
     mask: float = 2.0
     """Weight of the mask's cross-entropy, a mean over all pixels, beside that of the depth's error in radii."""
@@ -64,11 +65,7 @@ def train_maps(batches: ViewBatches, recipe: Recipe, start: Path, out: Path, tea
 
 def load_views(out: Path, recipe: Recipe) -> Views:
     """The training set, rendered once and kept in ``out``."""
-
-    def report(count: int) -> None:
-        print("objects", count, flush=True)
-
-    return kept_views(out / "views", recipe.objects, recipe.seed, recipe.workers, report)
+    return kept_views(out / "views", recipe.objects, recipe.seed, recipe.workers, tell)
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from ..guidance.model_folder import BUILT_IN_FOLDER
 from .diffusion import noised, posterior_sample, shaping_timesteps
 from .encoder import PatchEncoder
+from .kept import tell
 from .model import LATENT_CHANNELS, TEXT_WIDTH, make_scheduler
 from .team import Course, Team, fit, launch, precision, read_command
 from .view_dataset import ViewBatches, Views, kept_views
@@ -146,9 +147,7 @@ def _loss(
 
 def load_views(out: Path, recipe: Recipe) -> Views:
     """The training set, rendered once and kept in ``out``."""
-    return kept_views(
-        out / "views", recipe.objects, recipe.seed, recipe.workers, lambda n: print("objects", n, flush=True)
-    )
+    return kept_views(out / "views", recipe.objects, recipe.seed, recipe.workers, tell)
 
 
 def main() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +15,7 @@ import torch
 from backend.cameras import CameraBatch, orbit_cameras
 from backend.errors import ModelError
 from backend.guidance import Maps, Side, load_view_guidance
+from backend.guidance.model_folder import BUILT_IN_VIEW_FOLDER
 from backend.guidance.relative_pose import relative_poses
 from backend.guidance.view_maps import CHANNELS, FOLDER, load, unpacked
 from backend.optimize.sides import AZIMUTHS, ELEVATIONS, side_views
@@ -118,3 +122,18 @@ def test_another_model_foretells_nothing_and_a_wrong_one_is_said(tmp_path: Path)
     assert str(folder / FOLDER) in error.value.hint
     with pytest.raises(ModelError):
         load(tmp_path / "nothing", None, [picture()], CPU)
+
+
+@pytest.mark.parametrize("lost", ["_maps", "unet"])
+def test_one_of_another_build_is_said(tmp_path: Path, lost: str) -> None:
+    place = tmp_path / "maps"
+    shutil.copytree(BUILT_IN_VIEW_FOLDER / FOLDER, place)
+    if lost == "unet":  # that of the novel-view model, whose output are latents
+        shutil.rmtree(place / "unet")
+        shutil.copytree(BUILT_IN_VIEW_FOLDER / "unet", place / "unet")
+    else:
+        index = json.loads((place / "model_index.json").read_text())
+        (place / "model_index.json").write_text(json.dumps({k: v for k, v in index.items() if k != lost}))
+    vae: Any = SimpleNamespace(config=SimpleNamespace(latent_channels=16))
+    with pytest.raises(ModelError, match="of another build"):
+        load(place, vae, [picture()], CPU)
