@@ -71,7 +71,7 @@ def test_they_are_pictures_of_the_shape_alone(solids: Solids) -> None:
 
 @pytest.mark.parametrize("weight", [0.0, 10.0])
 def test_they_count_beside_the_sketches(tmp_path: Path, solids: Solids, weight: float) -> None:
-    guidance = Draughtsman(told=True)
+    guidance: Any = Draughtsman(told=True)
     guidance.sides = Knows(solids)
     asked = request(side_weight=weight, depth_weight=weight, normal_weight=weight)
     found = sketched(asked, tmp_path, guidance, CPU, lambda _: None, lambda: False)
