@@ -43,7 +43,7 @@ def test_the_zip_is_valid_and_holds_what_runs(builder: ModuleType, tmp_path: Pat
     assert len(locks) >= 6
     assert [name for name in names if name.startswith(".") or "__pycache__" in name] == []
     assert {f"presets/dreamlathe/quality/{name}.py" for name in ("Draft", "Standard", "High")} <= names
-    assert target.stat().st_size < 40e6
+    assert target.stat().st_size < 50e6  # four models of 11 to 12 MB each
 
 
 def test_a_static_repository_lists_it(builder: ModuleType, tmp_path: Path) -> None:
