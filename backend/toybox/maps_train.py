@@ -70,7 +70,7 @@ def load_views(out: Path, recipe: Recipe) -> Views:
 
 def main() -> None:
     """The command line."""
-    told = "the novel-view model that it begins as, or the text model whose UNet does"
+    told = "the novel-view model that it begins as, or a folder of its own to train further"
     out, start, device, recipe = read_command(__doc__, Recipe, BUILT_IN_VIEW_FOLDER, told)
     load_views(out, recipe)
     launch(_train, recipe.processes, out, start, device, recipe)

@@ -103,8 +103,7 @@ def start_from(start: Path, nets: ViewDenoiser) -> PatchEncoder:
         _widen(source, nets.unet)
         return PatchEncoder(**torch.load(start / "encoder.pt", weights_only=True))
     if is_view_folder(start):
-        for name, part in nets.parts.items():
-            part.load_state_dict(load_file(start / name / _WEIGHTS.get(name, "diffusion_pytorch_model.safetensors")))
+        read_parts(start, nets)
         return _patches(BUILT_IN_FOLDER)
     _widen(UNet2DConditionModel.from_pretrained(start / "unet", torch_dtype=torch.float32), nets.unet)
     return _patches(start)
@@ -143,6 +142,12 @@ def save_view_folder(folder: Path, nets: ViewDenoiser) -> None:
         "vae": ["diffusers", "AutoencoderKL"],
     }
     write_json(folder / "model_index.json", index)
+
+
+def read_parts(folder: Path, nets: ViewDenoiser) -> None:
+    """The networks' weights out of a folder that :func:`save_parts` wrote."""
+    for name, part in nets.parts.items():
+        part.load_state_dict(load_file(folder / name / _WEIGHTS.get(name, "diffusion_pytorch_model.safetensors")))
 
 
 def save_parts(folder: Path, nets: ViewDenoiser) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from backend.guidance.model_folder import BUILT_IN_VIEW_FOLDER
 from backend.guidance.view_maps import FOLDER
@@ -46,6 +47,11 @@ def test_a_training_goes_on_and_ends_in_a_folder_that_loads(tmp_path: Path) -> N
     step = torch.load(tmp_path / "maps.pt", weights_only=True)["step"]
     maps_train._train(Team(), tmp_path, BUILT_IN_VIEW_FOLDER, CPU, recipe)  # its time is used
     assert torch.load(tmp_path / "maps.pt", weights_only=True)["step"] == step
+    further = MapsNetwork(tmp_path / "weights").state_dict()  # what a training from its own folder begins as
+    for name, value in torch.load(tmp_path / "maps.pt", weights_only=True)["network"].items():
+        assert further[name].shape == value.shape
+    written = load_file(tmp_path / "weights" / "unet" / "diffusion_pytorch_model.safetensors")
+    assert all(torch.equal(further[f"unet.{name}"], value.float()) for name, value in written.items())
 
 
 def test_the_shipped_one_foretells_what_is_there() -> None:
