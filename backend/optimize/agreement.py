@@ -66,8 +66,13 @@ def agreement(drawings: list[Floats], symmetry: float, *, mirrored: bool = True)
         total += placed[index][1].within(middle)(premultiplied)
     colour = total[..., :3] / np.maximum(total[..., 3:], 1e-6)
     share = total[..., 3:] / len(kept)
-    alpha = np.clip((share - 0.5) / (2 * EDGE) + 0.5, 0.0, 1.0)
+    alpha = opacity(share)
     return np.concatenate([np.clip(colour, 0.0, 1.0) * (alpha > 0), alpha], axis=-1).astype(np.float32)
+
+
+def opacity(share: NDArray[np.floating]) -> Floats:
+    """How opaque pixels are that a ``share`` of drawings covers: at most of them, with a soft edge."""
+    return np.clip((share - 0.5) / (2 * EDGE) + 0.5, 0.0, 1.0).astype(np.float32)
 
 
 def typical(masks: list[Floats], symmetry: float, *, mirrored: bool = True) -> int:

@@ -47,8 +47,8 @@ class Targets:
     """[K, S², 3], unit, in world axes; 0 where it is unknown; None if no picture has any."""
     disparity: Tensor
     """[K], whether the depth is disparity's negative."""
-    metric: Tensor
-    """[K], whether it is in radii, from the camera."""
+    metric: bool
+    """Whether all depth is in radii, from the camera."""
 
 
 @dataclass(frozen=True)
@@ -138,8 +138,8 @@ class ReferenceViews:
         loss = settings.colour_weight * colour + settings.mask_weight * mask
         if seen.depth is not None and settings.depth_weight * ramp > 0:
             depth = as_seen(output.depth * cosine, seen.disparity)
-            shape, place = (each(depth, seen.depth, output.opacity) for each in (depth_loss, place_loss))
-            loss = loss + settings.depth_weight * ramp * torch.where(seen.metric, place, shape)
+            compare = place_loss if seen.metric else depth_loss
+            loss = loss + settings.depth_weight * ramp * compare(depth, seen.depth, output.opacity)
         if seen.normal is not None and output.normal is not None and settings.normal_weight * ramp > 0:
             loss = loss + settings.normal_weight * ramp * normal_loss(output.normal, seen.normal)
         return Look((weights * loss).mean(), float((weights * colour).detach().mean()), output, cameras)
@@ -231,10 +231,9 @@ def _targets(views: Sequence[Reference], cameras: CameraBatch, device: torch.dev
         normal = torch.from_numpy(np.ascontiguousarray(world, np.float32)).to(device)
     opacity = rgba[..., 3].contiguous()
     colour = srgb_to_linear(rgba[..., :3]) * opacity[..., None]
-    disparity, metric = (
-        torch.tensor([view.depth_kind == kind for view in views], device=device) for kind in ("disparity", "metric")
-    )
-    return Targets(size, colour, opacity, depth, normal, disparity, metric)
+    kinds = [view.depth_kind for view in views]
+    disparity = torch.tensor([kind == "disparity" for kind in kinds], device=device)
+    return Targets(size, colour, opacity, depth, normal, disparity, all(kind == "metric" for kind in kinds))
 
 
 def _known_depth(view: Reference, size: int) -> NDArray[np.float32]:
@@ -258,5 +257,5 @@ def _gathered(targets: Targets, chosen: Tensor, pixels: Tensor) -> Targets:
         None if targets.depth is None else targets.depth[rows, pixels],
         None if targets.normal is None else targets.normal[rows, pixels],
         targets.disparity[chosen],
-        targets.metric[chosen],
+        targets.metric,
     )

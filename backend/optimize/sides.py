@@ -18,7 +18,7 @@ from ..depth import resized, with_maps
 from ..guidance import Side, ViewMapsModel
 from ..picture import Reference
 from ..reference_files import ReferenceView
-from .agreement import EDGE
+from .agreement import opacity
 
 Floats = NDArray[np.float32]
 
@@ -40,17 +40,13 @@ def masked(pictures: Mapping[str, Floats], sides: Sequence[Side]) -> dict[str, F
 
 
 def _view(camera: CameraBatch, side: Side) -> ReferenceView:
-    alpha = _opacity(side, len(side.mask))
+    alpha = opacity(side.mask.numpy())
     picture = Reference(np.concatenate((np.zeros((*alpha.shape, 3), np.float32), alpha[..., None]), -1), "plain")
     return with_maps(ReferenceView(camera, 1.0, (picture,), picture), side.maps)
 
 
-def _opacity(side: Side, size: int) -> Floats:
-    return np.clip((resized(side.mask[None], size)[0] - 0.5) / (2 * EDGE) + 0.5, 0.0, 1.0)
-
-
 def _masked(rgba: Floats, side: Side) -> Floats:
-    alpha = _opacity(side, len(rgba))
+    alpha = opacity(resized(side.mask[None], len(rgba))[0])
     nearest: Any = ndimage.distance_transform_edt(rgba[..., 3] < 0.5, return_distances=False, return_indices=True)
     colour = rgba[..., :3][tuple(nearest)] * (alpha > 0)[..., None]
     return np.concatenate((colour, alpha[..., None]), -1).astype(np.float32)

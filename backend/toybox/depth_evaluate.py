@@ -15,7 +15,7 @@ from ..guidance.interface import DepthModel
 from ..picture import preview_image
 from ..request import BUILT_IN_DEPTH_MODEL
 from .report import Row, command, report
-from .true_maps import true_maps
+from .true_maps import degrees, true_maps
 from .view_dataset import before_white
 from .view_evaluate import Subject, subjects
 
@@ -34,11 +34,10 @@ def errors(one: Subject, model: DepthModel) -> tuple[dict[str, float], Floats]:
     far, facing = seen.depth.numpy(), seen.normals.permute(1, 2, 0).numpy()
     known = np.isfinite(depth)
     off = (far - depth)[known]
-    cosine = np.clip((facing * normals).sum(-1)[known], -1, 1)
     figures = {
         "correlation": float(np.corrcoef(far[known], depth[known])[0, 1]),
         "depth": float(np.abs(off - off.mean()).mean()),
-        "degrees": float(np.degrees(np.arccos(cosine)).mean()),
+        "degrees": degrees(facing[known], normals[known]),
     }
     own = np.where(known, far - off.mean(), np.nan), np.where(known[..., None], facing, 0)
     true, made = (

@@ -17,12 +17,12 @@ from ..guidance.model_folder import BUILT_IN_FOLDER
 from .depth_dataset import DepthBatches, DepthViews, kept_depth_views
 from .depth_model import DepthNetwork, save_depth_folder
 from .kept import tell
-from .team import Course, Team, fit, launch, precision, read_command
+from .team import BaseRecipe, Team, fit, launch, precision, read_command
 from .true_maps import map_errors
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(BaseRecipe):
     """How the model is trained; the shipped weights' values are in their model card."""
 
     objects: int = 12_000
@@ -30,15 +30,10 @@ class Recipe:
     batch: int = 64
     minutes: float = 30.0
     learning_rate: float = 1e-3
-    ema: float = 0.999
     normal: float = 0.5
     """Weight of 1 − the cosine to the true normals, beside the depth's error about each picture's mean, in radii."""
     place: float = 0.2
     """Weight of the depth's error itself: how far away the whole is, no picture tells well."""
-    workers: int = 2
-    """Processes that render views."""
-    processes: int = 1
-    """Processes that train; each takes its share of the batch."""
 
 
 def train_depth(batches: DepthBatches, recipe: Recipe, start: Path, out: Path, team: Team) -> Any:
@@ -55,8 +50,7 @@ def train_depth(batches: DepthBatches, recipe: Recipe, start: Path, out: Path, t
         loss = recipe.place * far + shape + recipe.normal * turned
         return loss, {"depth": far.detach(), "shape": shape.detach(), "normal": turned.detach()}
 
-    course = Course(recipe.minutes, recipe.learning_rate, recipe.ema, (0.9, 0.99), weight_decay=0.01)
-    fit(loss_at, list(network.parameters()), {"unet": network.unet}, course, out / "depth.pt", team)
+    fit(loss_at, list(network.parameters()), {"unet": network.unet}, recipe.course, out / "depth.pt", team)
     return network.unet
 
 

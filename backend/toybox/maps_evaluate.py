@@ -20,7 +20,7 @@ from ..guidance.model_folder import BUILT_IN_FOLDER, BUILT_IN_VIEW_FOLDER
 from ..guidance.view_maps import FOLDER, load
 from ..picture import preview_image
 from .report import Row, command, report
-from .true_maps import true_maps
+from .true_maps import degrees, true_maps
 from .view_dataset import before_white
 from .view_evaluate import Subject, subjects
 
@@ -47,12 +47,11 @@ def errors(one: Subject, sides: list[Side]) -> tuple[dict[str, float], Floats]:
         assert side.maps.normals is not None
         far, facing = side.maps.depth.numpy(), side.maps.normals.permute(1, 2, 0).numpy()
         known, found = np.isfinite(depth), side.mask.numpy() > 0.5
-        cosine = np.clip((facing * normals).sum(-1)[known], -1, 1)
         rows.append(
             {
                 "silhouette_iou": float((known & found).sum() / (known | found).sum()),
                 "depth": float(np.abs(far - depth)[known].mean()),
-                "degrees": float(np.degrees(np.arccos(cosine)).mean()),
+                "degrees": degrees(facing[known], normals[known]),
             }
         )
         own = np.where(found, far, np.nan), np.where(found[..., None], facing, 0)

@@ -14,15 +14,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..guidance.model_folder import BUILT_IN_VIEW_FOLDER
-from .kept import tell
 from .maps_model import MapsNetwork, save_maps_folder
-from .team import Course, Team, fit, launch, precision, read_command
+from .team import BaseRecipe, Team, fit, launch, precision, read_command
 from .true_maps import map_errors
-from .view_dataset import ViewBatches, Views, kept_views
+from .view_dataset import ViewBatches
+from .view_train import load_views
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(BaseRecipe):
     """How the model is trained; the shipped weights' values are in their model card."""
 
     objects: int = 14_000
@@ -30,15 +30,10 @@ class Recipe:
     batch: int = 32
     minutes: float = 48.0
     learning_rate: float = 8e-4
-    ema: float = 0.999
     mask: float = 2.0
     """Weight of the mask's cross-entropy, a mean over all pixels, beside that of the depth's error in radii."""
     normal: float = 0.5
     """Weight of 1 − the cosine to the true normals."""
-    workers: int = 2
-    """Processes that render views."""
-    processes: int = 1
-    """Processes that train; each takes its share of the batch."""
 
 
 def train_maps(batches: ViewBatches, recipe: Recipe, start: Path, out: Path, team: Team) -> MapsNetwork:
@@ -48,24 +43,18 @@ def train_maps(batches: ViewBatches, recipe: Recipe, start: Path, out: Path, tea
     network.patches = network.patches.to(batches.device)
 
     def loss_at(_: float) -> tuple[Tensor, dict[str, Tensor]]:
-        pairs = batches.draw(recipe.batch // team.size)
+        pairs, true = batches.draw_with_maps(recipe.batch // team.size)
         with precision(batches.device):
             numbers = network(pairs.references, pairs.poses)
         logits, depth, normals = network.maps(numbers)
-        far, shape, turned = map_errors(depth, F.normalize(normals, dim=1), pairs.maps)
-        mask = F.binary_cross_entropy_with_logits(logits, pairs.maps.known)
+        far, shape, turned = map_errors(depth, F.normalize(normals, dim=1), true)
+        mask = F.binary_cross_entropy_with_logits(logits, true.known)
         loss = recipe.mask * mask + far + recipe.normal * turned
         figures = {"mask": mask, "depth": far, "shape": shape, "normal": turned}
         return loss, {name: figure.detach() for name, figure in figures.items()}
 
-    course = Course(recipe.minutes, recipe.learning_rate, recipe.ema, (0.9, 0.99), weight_decay=0.01)
-    fit(loss_at, list(network.parameters()), {"network": network}, course, out / "maps.pt", team)
+    fit(loss_at, list(network.parameters()), {"network": network}, recipe.course, out / "maps.pt", team)
     return network
-
-
-def load_views(out: Path, recipe: Recipe) -> Views:
-    """The training set, rendered once and kept in ``out``."""
-    return kept_views(out / "views", recipe.objects, recipe.seed, recipe.workers, tell)
 
 
 def main() -> None:

@@ -83,6 +83,27 @@ class Course:
     """Seconds."""
 
 
+@dataclass(frozen=True)
+class BaseRecipe:
+    """What the trainings on random objects share; each has its own numbers."""
+
+    objects: int
+    seed: int
+    batch: int
+    minutes: float
+    learning_rate: float
+    ema: float = 0.999
+    workers: int = 2
+    """Processes that render views."""
+    processes: int = 1
+    """Processes that train; each takes its share of the batch."""
+
+    @property
+    def course(self) -> Course:
+        """Of all the minutes."""
+        return Course(self.minutes, self.learning_rate, self.ema, (0.9, 0.99), weight_decay=0.01)
+
+
 def fit(
     loss_at: Callable[[float], tuple[Tensor, dict[str, Tensor]]],
     parameters: list[nn.Parameter],

@@ -32,6 +32,11 @@ def kept_maps(solids: Solids, camera: CameraBatch) -> Maps:
     return depth.astype(np.float16), np.rint(normals * 127).astype(np.int8)
 
 
+def degrees(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
+    """Between unit normals [N, 3] and [N, 3], mean."""
+    return float(np.degrees(np.arccos(np.clip((a * b).sum(-1), -1, 1))).mean())
+
+
 @dataclass(frozen=True)
 class TrueMaps:
     """Of B views."""

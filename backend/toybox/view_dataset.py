@@ -111,8 +111,6 @@ class Pairs:
     """[B, 3, S, S] in [−1, 1]."""
     poses: Tensor
     """[B, 4], see :func:`stable_poses`."""
-    maps: TrueMaps
-    """Of the targets."""
 
 
 class ViewBatches:
@@ -125,18 +123,31 @@ class ViewBatches:
 
     def draw(self, count: int) -> Pairs:
         """``count`` pairs of two different views."""
+        return self._pairs(*self._choose(count))
+
+    def draw_with_maps(self, count: int) -> tuple[Pairs, TrueMaps]:
+        """The same, and what the targets show."""
+        which, target, reference, mirror = self._choose(count)
+        chosen = which.cpu().numpy(), target.cpu().numpy()
+        maps = TrueMaps.of(self.views.depth[chosen], self.views.normals[chosen], self.device)
+        return self._pairs(which, target, reference, mirror), maps.mirrored(mirror)
+
+    def _choose(self, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Objects, target and reference views [count], and which pairs are in the mirror."""
         objects, views = self.angles.shape[:2]
         which = self._integers(objects, count)
         reference = torch.where(
             self.chance(count, OTHER_REFERENCE_SHARE), self._integers(views, count), self._integers(REFERENCES, count)
         )
         target = (reference + 1 + self._integers(views - 1, count)) % views
-        mirror = self.chance(count, 0.5)
+        return which, target, reference, self.chance(count, 0.5)
+
+    def _pairs(self, which: Tensor, target: Tensor, reference: Tensor, mirror: Tensor) -> Pairs:
         sides = torch.where(mirror, -1.0, 1.0)[:, None] * torch.tensor((1.0, 0.0), device=self.device)
         signs = sides + torch.tensor((0.0, 1.0), device=self.device)
         poses = stable_poses(self.angles[which, target] * signs, self.angles[which, reference] * signs)
         targets, references = (self._images(which, view, mirror) for view in (target, reference))
-        return Pairs(targets, references, poses, self._maps(which, target).mirrored(mirror))
+        return Pairs(targets, references, poses)
 
     def chance(self, count: int, share: float) -> Tensor:
         """True [count] with probability ``share``."""
@@ -149,10 +160,6 @@ class ViewBatches:
         chosen = torch.from_numpy(self.views.pictures[which.cpu().numpy(), view.cpu().numpy()]).to(self.device)
         images = chosen.permute(0, 3, 1, 2).float() / 127.5 - 1
         return torch.where(mirror[:, None, None, None], images.flip(3), images)
-
-    def _maps(self, which: Tensor, view: Tensor) -> TrueMaps:
-        chosen = which.cpu().numpy(), view.cpu().numpy()
-        return TrueMaps.of(self.views.depth[chosen], self.views.normals[chosen], self.device)
 
 
 def stable_poses(targets: Tensor, references: Tensor) -> Tensor:

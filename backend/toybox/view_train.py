@@ -18,7 +18,7 @@ from .diffusion import noised, posterior_sample, shaping_timesteps
 from .encoder import PatchEncoder
 from .kept import tell
 from .model import LATENT_CHANNELS, TEXT_WIDTH, make_scheduler
-from .team import Course, Team, fit, launch, precision, read_command
+from .team import BaseRecipe, Course, Team, fit, launch, precision, read_command
 from .view_dataset import ViewBatches, Views, kept_views
 from .view_model import ViewDenoiser, make_view_denoiser, save_view_folder, start_from
 
@@ -27,7 +27,7 @@ GLIMPSE = 8
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(BaseRecipe):
     """How the model is trained; the shipped weights' values are in their model card."""
 
     objects: int = 10_000
@@ -35,7 +35,6 @@ class Recipe:
     batch: int = 32
     minutes: float = 120.0
     learning_rate: float = 8e-4
-    ema: float = 0.999
     no_picture: float = 0.1
     """Share of pictures that are not shown, for classifier-free guidance."""
     glimpse_minutes: float = 10.0
@@ -43,10 +42,6 @@ class Recipe:
     a whole step's cost."""
     glimpse: float = 0.2
     """Weight of that in the rest of the training; see :class:`Glimpse`."""
-    workers: int = 2
-    """Processes that render views."""
-    processes: int = 1
-    """Processes that train; each takes its share of the batch."""
 
 
 class Glimpse(nn.Module):
@@ -116,8 +111,7 @@ def train_views(batches: ViewBatches, recipe: Recipe, start: Path, out: Path, te
         return _loss(nets, glimpse, batches, patches, alphas, recipe, recipe.batch // team.size)
 
     parameters = [p for part in parts.values() for p in part.parameters()]
-    course = Course(recipe.minutes, recipe.learning_rate, recipe.ema, (0.9, 0.99), weight_decay=0.01)
-    fit(loss_at, parameters, parts, course, out / "views.pt", team)
+    fit(loss_at, parameters, parts, recipe.course, out / "views.pt", team)
     return nets
 
 
@@ -145,7 +139,7 @@ def _loss(
     return denoising + recipe.glimpse * reading, {"denoising": denoising.detach(), "glimpse": reading.detach()}
 
 
-def load_views(out: Path, recipe: Recipe) -> Views:
+def load_views(out: Path, recipe: BaseRecipe) -> Views:
     """The training set, rendered once and kept in ``out``."""
     return kept_views(out / "views", recipe.objects, recipe.seed, recipe.workers, tell)
 

@@ -79,7 +79,7 @@ def test_they_count_beside_the_sketches(tmp_path: Path, solids: Solids, weight: 
     assert found[0].targets[0].depth is None
     if weight:
         targets, settings = found[1].targets[0], found[1].settings
-        assert targets.depth is not None and targets.normal is not None and bool(targets.metric.all())
+        assert targets.depth is not None and targets.normal is not None and targets.metric
         assert (settings.colour_weight, settings.mask_weight, settings.depth_weight) == (0.0, weight, weight)
 
 

@@ -13,11 +13,12 @@ from backend.guidance.view_maps import FOLDER
 from backend.toybox import maps_train
 from backend.toybox.maps_evaluate import errors, evaluate, foretold
 from backend.toybox.maps_model import MapsNetwork
-from backend.toybox.maps_train import Recipe, load_views
+from backend.toybox.maps_train import Recipe
 from backend.toybox.report import means
 from backend.toybox.team import Team
 from backend.toybox.view_evaluate import subject
 from backend.toybox.view_model import make_view_denoiser, start_from
+from backend.toybox.view_train import load_views
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
