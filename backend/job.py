@@ -304,9 +304,13 @@ def _pictures(request: Request, references: tuple[ReferenceView, ...], folder: P
     from .reference_files import with_mirror_images  # noqa: PLC0415
 
     settings, sketches = request.reference, () if references else sketch_views(request, folder)
-    shown = with_mirror_images(references) if request.mirrored else references
+    twins = with_mirror_images(references)[len(references) :] if request.mirrored else ()
+    kinds = {"picture": references, "mirror image": twins, "sketch": sketches}
     views = tuple(
-        PictureView(each.camera, each.fine, each.weight) for each in sketches or shown if each.fine is not None
+        PictureView(each.camera, each.fine, each.weight, kind)
+        for kind, shown in kinds.items()
+        for each in shown
+        if each.fine is not None
     )
     colours = settings.projection * (settings.colour_weight > 0 and not sketches)
     masks = (request.sketch if sketches else settings).mask_weight

@@ -118,7 +118,9 @@ class ReferenceSettings:
     colour_weight: float = bounded(50_000.0, 0.0, 1e6)
     """Of the squared error of sRGB colours, before one random background."""
     mask_weight: float = bounded(10_000.0, 0.0, 1e6)
-    """Of the squared error of the opacity."""
+    """Of the error of the opacity."""
+    mask_loss: Literal["entropy", "squared"] = "entropy"
+    """How that is measured: by half the cross-entropy, which leaves no fog, or by the square, which forgives it."""
     depth_weight: float = bounded(300.0, 0.0, 1e6)
     """Of 1 − r, the correlation with the depth (Pearson's: scale and shift do not count), given or seen by a model."""
     normal_weight: float = bounded(1_000.0, 0.0, 1e6)

@@ -26,7 +26,8 @@ class Pictures:
     colours: float = 1.0
     """Share of the texture's colour, where they show the surface, in [0, 1]."""
     outline: float = 1.0
-    """Share of the way from the surface's outline to that of their masks, in [0, 1]."""
+    """Share of the way from the surface's outline to that of their masks, in [0, 1]. Above 0, what they show and the
+    surface lacks is made of the fog that stands there; sketches show too little for that."""
 
 
 NO_PICTURES = Pictures()
@@ -47,7 +48,11 @@ def extract_mesh(
     """
     report("Sampling the field", 0.0)
     surface = extract_surface(
-        field, occupancy, settings.grid_resolution, lambda share: report("Sampling the field", 0.3 * share)
+        field,
+        occupancy,
+        settings.grid_resolution,
+        lambda share: report("Sampling the field", 0.3 * share),
+        [view for view in pictures.views if view.kind != "sketch" and pictures.outline > 0],
     )
     report("Cleaning the surface", 0.35)
     vertices, faces = clean_surface(surface, settings.faces)

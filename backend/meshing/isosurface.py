@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,7 +15,9 @@ from skimage.measure import marching_cubes
 from torch import Tensor
 
 from ..errors import DivergedError
+from .lacking import Thickened, lacking
 from .mesh import Booleans, Floats, Integers, signed_volume
+from .projection import PictureView
 from .solidify import hollow
 from .threshold import choose_level
 
@@ -121,15 +123,24 @@ def sample_grid(
 
 
 def extract_surface(
-    field: FieldLike, occupancy: OccupancyLike | None, resolution: int, report: Callable[[float], None]
+    field: FieldLike,
+    occupancy: OccupancyLike | None,
+    resolution: int,
+    report: Callable[[float], None],
+    pictures: Sequence[PictureView] = (),
 ) -> Surface:
     """The closed visible surface of a field, without floaters and inner cavities (Lorensen and Cline 1987).
+
+    And with what it hardly has of what ``pictures`` show, see :mod:`.lacking`.
 
     Raises DivergedError if the field is empty, full, or not a number.
     """
     density = sample_grid(field, occupancy, resolution, report)
     spacing = 2.0 / resolution
     level = choose_level(density, spacing, HINT).density
+    factor = lacking(density, level, pictures)
+    if factor.max() > 1.0:
+        density, field = density * factor, Thickened(field, factor)
     nodes_in_ball = 4.0 / 3.0 * np.pi / spacing**3
     if np.count_nonzero(density > level) > FULLEST * nodes_in_ball:
         raise DivergedError("The field fills the whole ball: there is no object in it.", HINT)

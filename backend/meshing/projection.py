@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -53,6 +53,8 @@ class PictureView:
     """[S, S, 4] straight sRGB and opacity; row 0 is the top."""
     weight: float = 1.0
     """Beside other pictures; above 0."""
+    kind: Literal["picture", "mirror image", "sketch"] = "picture"
+    """A mirror image of a picture tells what no picture does; a sketch is a guess."""
 
 
 def project(
@@ -63,27 +65,35 @@ def project(
     Linear colours [N, 3], and [N] the share in [0, 1] that they are to have beside what is known otherwise: 0 where no
     picture sees the point. ``vertices`` and ``faces`` are the surface, which hides parts of itself.
     """
+    pictures = [_Seen(view, vertices, faces) for view in views if view.kind == "picture"]
+    others = [_Seen(view, vertices, faces) for view in views if view.kind != "picture"]
+    colour, share, seen = _together(pictures, points, normals)
+    guess, belief, _ = _together(others, points, normals)
+    more = np.minimum(belief, 1.0 - seen)
+    return (share[:, None] * colour + more[:, None] * guess) / np.maximum(share + more, 1e-12)[:, None], share + more
+
+
+def _together(views: Sequence[_Seen], points: Floats, normals: Floats) -> tuple[Floats, Floats, Floats]:
+    """Of several pictures the mean colours [N, 3], how far [N] they are to be believed, and whether they see it [N]."""
     total = np.zeros((len(points), 3), np.float32)
-    weights = np.zeros(len(points), np.float32)
-    unseen = np.ones(len(points), np.float32)
-    for view in views:
-        seen = _Seen(view, vertices, faces)
+    weights, unbelieved, unseen = np.zeros(len(points), np.float32), *np.ones((2, len(points)), np.float32)
+    for seen in views:
         for start in range(0, len(points), CHUNK):
             part = slice(start, start + CHUNK)
-            colour, belief, cosine = seen.at(points[part], normals[part])
-            weight = view.weight * belief * cosine**SHARPNESS
+            colour, belief, sight, cosine = seen.at(points[part], normals[part])
+            weight = seen.weight * belief * cosine**SHARPNESS
             total[part] += weight[:, None] * colour
             weights[part] += weight
-            unseen[part] *= 1.0 - belief
-    total /= np.maximum(weights, 1e-12)[:, None]
-    return total, 1.0 - unseen
+            unbelieved[part] *= 1.0 - belief
+            unseen[part] *= 1.0 - sight
+    return total / np.maximum(weights, 1e-12)[:, None], 1.0 - unbelieved, 1.0 - unseen
 
 
 class _Seen:
     """A surface as one picture's camera sees it."""
 
     def __init__(self, view: PictureView, vertices: Floats, faces: Integers) -> None:
-        self.camera = view.camera
+        self.camera, self.weight = view.camera, view.weight
         depth = depth_map(vertices, faces, view.camera, max(FINEST, len(view.rgba)))
         self.pixel = 2.0 / len(depth) / float(view.camera.focal[0].min())
         """Side of a pixel of the depth map, for each unit of depth."""
@@ -91,8 +101,12 @@ class _Seen:
         self.trust = _trust(view.rgba, depth, self.pixel * float(self.depth.max()))
         self.colour = _linear(view.rgba)
 
-    def at(self, points: Floats, normals: Floats) -> tuple[Doubles, Doubles, Doubles]:
-        """Of points [N, 3]: linear colours [N, 3], belief [N] in [0, 1], and cosines [N] to the camera, at least 0."""
+    def at(self, points: Floats, normals: Floats) -> tuple[Doubles, Doubles, Doubles, Doubles]:
+        """Of points [N, 3]: linear colours [N, 3], belief [N] in [0, 1], sight [N], and cosines [N] to the camera.
+
+        Sight is 1 where the camera sees the point, believed or not, and fades where it hardly does; it is not below
+        the belief.
+        """
         away = self.camera.position[0].astype(np.float64) - points
         cosine = _cosine(normals, away)
         place = places(self.camera, points)
@@ -101,7 +115,7 @@ class _Seen:
         slack = BEHIND + self.pixel * depth * slope
         visible = depth <= _lookup(self.depth[..., None], place, order=0)[:, 0] + slack
         belief = _ramp(cosine, FACING) * _lookup(self.trust[..., None], place)[:, 0] * visible
-        return _lookup(self.colour, place), belief, cosine
+        return _lookup(self.colour, place), belief, _ramp(cosine, (0.0, FACING[0])) * visible, cosine
 
 
 def places(camera: CameraBatch, points: NDArray[np.floating]) -> Doubles:

@@ -75,7 +75,7 @@ def optimize(
     pictures = ReferenceViews(references, request.reference, device) if references else None
     if guidance is None and pictures is None:
         raise RequestError("There is nothing to go by: no model and no picture.", "Choose a model or give a picture.")
-    sketches = sketched(request, folder, guidance, device, report, should_stop)
+    sketches = sketched(request, folder, guidance, device, report, should_stop, references)
     loop = _Loop(request, folder, guidance, pictures, sketches, device, report)
     while True:
         try:

@@ -11,11 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..cameras import CameraBatch, joined, rays_through
 from ..picture import Reference
@@ -40,7 +42,7 @@ class Targets:
     colour: Tensor
     """[K, S², 3], linear, times opacity."""
     opacity: Tensor
-    """[K, S²]."""
+    """[K, S²], NaN where it is unknown."""
     depth: Tensor | None
     """[K, S²], NaN where it is unknown, of mean 0 and variance 1 unless it is metric; None if no picture has any."""
     normal: Tensor | None
@@ -132,9 +134,12 @@ class ReferenceViews:
         cameras: CameraBatch,
     ) -> Look:
         settings = self.settings
-        wanted = linear_to_srgb(seen.colour + (1.0 - seen.opacity)[..., None] * background)
-        colour = (linear_to_srgb(output.rgb) - wanted).square().mean((1, 2))
-        mask = (output.opacity - seen.opacity).square().mean(1)
+        known = (~seen.opacity.isnan()).float()
+        opacity = seen.opacity.nan_to_num(0.0)
+        wanted = linear_to_srgb(seen.colour + (1.0 - opacity)[..., None] * background)
+        colour = ((linear_to_srgb(output.rgb) - wanted).square().mean(2) * known).mean(1)
+        compare = mask_divergence if settings.mask_loss == "entropy" else F.mse_loss
+        mask = (compare(output.opacity, opacity, reduction="none") * known).mean(1)
         loss = settings.colour_weight * colour + settings.mask_weight * mask
         if seen.depth is not None and settings.depth_weight * ramp > 0:
             depth = as_seen(output.depth * cosine, seen.disparity)
@@ -174,6 +179,17 @@ def draw_rays(
     pixel = np.minimum(place.astype(np.int64), size - 1).reshape(count, -1, 2)
     point = (pixel + 0.5 + rng.uniform(-jitter, jitter, pixel.shape)) / size * 2.0 - 1.0
     return pixel[..., 1] * size + pixel[..., 0], point * np.array([1.0, -1.0])
+
+
+def mask_divergence(opacity: Tensor, target: Tensor, reduction: Literal["none"] = "none") -> Tensor:
+    """Half the cross-entropy of opacities [...] beside ``target`` [...], less its own: 0 where both are the same.
+
+    The square's gradient fades where a ray is nearly as it should be, and a fog remains that the square hardly sees;
+    this one's does not (NeuS, arXiv 2106.10689, compares masks so). At an opacity of 0.5 both are as steep.
+    """
+    own, other = (each.clamp(_FAINT, 1 - _FAINT) for each in (opacity, target))
+    both = F.binary_cross_entropy(own, other, reduction=reduction)
+    return 0.5 * (both - F.binary_cross_entropy(other, other, reduction=reduction))
 
 
 def as_seen(depth: Tensor, disparity: Tensor) -> Tensor:
@@ -230,7 +246,7 @@ def _targets(views: Sequence[Reference], cameras: CameraBatch, device: torch.dev
         world = own @ cameras.camera_to_world[:, :3, :3].transpose(0, 2, 1)
         normal = torch.from_numpy(np.ascontiguousarray(world, np.float32)).to(device)
     opacity = rgba[..., 3].contiguous()
-    colour = srgb_to_linear(rgba[..., :3]) * opacity[..., None]
+    colour = srgb_to_linear(rgba[..., :3]) * opacity.nan_to_num(0.0)[..., None]
     kinds = [view.depth_kind for view in views]
     disparity = torch.tensor([kind == "disparity" for kind in kinds], device=device)
     return Targets(size, colour, opacity, depth, normal, disparity, all(kind == "metric" for kind in kinds))

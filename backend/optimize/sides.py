@@ -23,8 +23,8 @@ from .agreement import opacity
 Floats = NDArray[np.float32]
 
 AZIMUTHS = tuple(range(-180, 180, 30))
-ELEVATIONS = (0.0, 40.0)
-"""Degrees; every azimuth from each."""
+ELEVATIONS = (-35.0, 0.0, 40.0)
+"""Degrees; every azimuth from each. From below it shows what is between wheels or legs."""
 
 
 def side_views(model: ViewMapsModel) -> tuple[ReferenceView, ...]:

@@ -28,12 +28,13 @@ from ..files import output_errors, write_atomically
 from ..guidance import Guidance, Sketcher, ViewMapsModel, painter, sides_of, spared, together
 from ..picture import Picture, Reference, cut_out, read_picture
 from ..reference import ReferenceSettings
-from ..reference_files import FOLDER, ReferenceView
+from ..reference_files import FOLDER, ReferenceView, with_mirror_images
 from ..request import Request
 from .agreement import agreement
 from .coherence import Hulls
 from .reference_loss import ReferenceViews
 from .sides import masked, side_views
+from .vetoes import without_vetoes
 
 Floats = NDArray[np.float32]
 Check = Callable[[], None]
@@ -69,11 +70,13 @@ def sketched(
     device: torch.device,
     report: Callable[[Event], None],
     should_stop: Callable[[], bool],
+    references: Sequence[ReferenceView] = (),
 ) -> tuple[ReferenceViews, ...]:
     """The sketches for a request, drawn or, in a folder of a job that goes on, read; and the shape all around.
 
-    The latter where the guidance knows it (see :mod:`.sides`). Nothing, and ``report`` hears it, where the model's
-    drawings cannot be told from their backgrounds. Raises Cancelled and OutputError.
+    The latter where the guidance knows it (see :mod:`.sides`); neither where ``references``, its pictures, show more
+    (see :mod:`.vetoes`). Nothing, and ``report`` hears it, where the model's drawings cannot be told from their
+    backgrounds. Raises Cancelled and OutputError.
     """
     sketcher = painter(guidance)
     if not request.sketches or not isinstance(sketcher, Sketcher):
@@ -97,7 +100,7 @@ def sketched(
         for name, path in paths.items():
             _write(path, pictures[name])
     report(Preview(str(paths["front"]), 0))
-    return _as_pictures(request, folder, knowing, device)
+    return _as_pictures(request, folder, knowing, references, device)
 
 
 def sketch_views(request: Request, folder: Path) -> tuple[ReferenceView, ...]:
@@ -208,13 +211,21 @@ def _views(pictures: Sketches, request: Request) -> tuple[ReferenceView, ...]:
 
 
 def _as_pictures(
-    request: Request, folder: Path, knowing: ViewMapsModel | None, device: torch.device
+    request: Request,
+    folder: Path,
+    knowing: ViewMapsModel | None,
+    references: Sequence[ReferenceView],
+    device: torch.device,
 ) -> tuple[ReferenceViews, ...]:
     """The kept sketches, and the sides that a model foretells, as what pictures are to the loop."""
     settings = request.sketch
-    counting = ReferenceSettings(settings.colour_weight, settings.mask_weight, rays=settings.rays)
-    sketches = ReferenceViews(sketch_views(request, folder), counting, device)
-    if knowing is None:
+    counting = ReferenceSettings(settings.colour_weight, settings.mask_weight, "squared", rays=settings.rays)
+    drawn = sketch_views(request, folder)
+    foretold = () if knowing is None else side_views(knowing)
+    pictures = with_mirror_images(references) if request.mirrored else references
+    views = without_vetoes((*drawn, *foretold), pictures)
+    sketches = ReferenceViews(views[: len(drawn)], counting, device)
+    if not foretold:
         return (sketches,)
     sides = dataclasses.replace(
         counting,
@@ -223,7 +234,7 @@ def _as_pictures(
         depth_weight=settings.depth_weight,
         normal_weight=settings.normal_weight,
     )
-    return sketches, ReferenceViews(side_views(knowing), sides, device)
+    return sketches, ReferenceViews(views[len(drawn) :], sides, device)
 
 
 def _bytes(rgba: Floats) -> NDArray[np.uint8]:

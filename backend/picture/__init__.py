@@ -56,7 +56,7 @@ class Reference:
     """What the optimizer sees of a reference view: S × S pixels, row 0 is the top."""
 
     rgba: Floats
-    """[S, S, 4] straight sRGB and opacity in [0, 1]; colours are 0 where nothing is."""
+    """[S, S, 4] straight sRGB and opacity in [0, 1], NaN where it is unknown; colours are 0 where nothing is."""
     way: Way
     """How the object was told from its background."""
     depth: Floats | None = None

@@ -1,7 +1,7 @@
 """Trains Toybox's model of hidden sides: ``python -m backend.toybox.maps_train --out FOLDER`` (resumable).
 
-Stages, each skipped when its result lies in FOLDER: views of random objects; the networks; and the model folder in
-fp16. The views are those of ``view_train``: a link to its folder of them does.
+Stages, each skipped when its result lies in FOLDER: views of random objects; maps of them from below; the networks; and
+the model folder in fp16. The views are those of ``view_train``: a link to its folder of them does.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..guidance.model_folder import BUILT_IN_VIEW_FOLDER
+from .kept import tell
+from .maps_dataset import MapBatches, kept_below
 from .maps_model import MapsNetwork, save_maps_folder
 from .team import BaseRecipe, Team, fit, launch, precision, read_command
 from .true_maps import map_errors
-from .view_dataset import ViewBatches
 from .view_train import load_views
 
 
@@ -36,19 +37,19 @@ class Recipe(BaseRecipe):
     """Weight of 1 − the cosine to the true normals."""
 
 
-def train_maps(batches: ViewBatches, recipe: Recipe, start: Path, out: Path, team: Team) -> MapsNetwork:
+def train_maps(batches: MapBatches, recipe: Recipe, start: Path, out: Path, team: Team) -> MapsNetwork:
     """From a novel-view model; returns the averaged networks."""
     torch.manual_seed(recipe.seed + 1)
     network = MapsNetwork(start).to(batches.device)
     network.patches = network.patches.to(batches.device)
 
     def loss_at(_: float) -> tuple[Tensor, dict[str, Tensor]]:
-        pairs, true = batches.draw_with_maps(recipe.batch // team.size)
+        pairs = batches.draw_maps(recipe.batch // team.size)
         with precision(batches.device):
             numbers = network(pairs.references, pairs.poses)
         logits, depth, normals = network.maps(numbers)
-        far, shape, turned = map_errors(depth, F.normalize(normals, dim=1), true)
-        mask = F.binary_cross_entropy_with_logits(logits, true.known)
+        far, shape, turned = map_errors(depth, F.normalize(normals, dim=1), pairs.maps)
+        mask = F.binary_cross_entropy_with_logits(logits, pairs.maps.known)
         loss = recipe.mask * mask + far + recipe.normal * turned
         figures = {"mask": mask, "depth": far, "shape": shape, "normal": turned}
         return loss, {name: figure.detach() for name, figure in figures.items()}
@@ -57,17 +58,23 @@ def train_maps(batches: ViewBatches, recipe: Recipe, start: Path, out: Path, tea
     return network
 
 
+def load_batches(out: Path, recipe: Recipe, device: torch.device, seed: int = 0) -> MapBatches:
+    """The training set, made once and kept in ``out``."""
+    below = kept_below(out / "below", recipe.objects, recipe.seed, recipe.workers, tell)
+    return MapBatches(load_views(out, recipe), below, device, seed)
+
+
 def main() -> None:
     """The command line."""
     told = "the novel-view model that it begins as, or a folder of its own to train further"
     out, start, device, recipe = read_command(__doc__, Recipe, BUILT_IN_VIEW_FOLDER, told)
-    load_views(out, recipe)
+    load_batches(out, recipe, torch.device("cpu"))
     launch(_train, recipe.processes, out, start, device, recipe)
 
 
 def _train(team: Team, out: Path, start: Path, device: torch.device, recipe: Recipe) -> None:
     torch.backends.cudnn.benchmark = True
-    batches = ViewBatches(load_views(out, recipe), device, recipe.seed + 1000 * team.rank)
+    batches = load_batches(out, recipe, device, recipe.seed + 1000 * team.rank)
     network = train_maps(batches, recipe, start, out, team)
     if team.leads:
         save_maps_folder(out / "weights", network.cpu())

@@ -22,7 +22,7 @@ from .kept import Arrays, kept_arrays
 from .model import IMAGE_SIZE
 from .raycast import Light, render
 from .shapes import Solids
-from .true_maps import TrueMaps, kept_maps
+from .true_maps import kept_maps
 
 REFERENCE_AZIMUTH, REFERENCE_ELEVATION = (-70.0, 70.0), (-5.0, 35.0)
 """Where a person would take a picture from, in degrees."""
@@ -123,43 +123,39 @@ class ViewBatches:
 
     def draw(self, count: int) -> Pairs:
         """``count`` pairs of two different views."""
-        return self._pairs(*self._choose(count))
+        which, reference, mirror = self.choose(count)
+        views = self.views.pictures.shape[1]
+        target = (reference + 1 + self.integers(views - 1, count)) % views
+        targets, references = (self.images(which, view, mirror) for view in (target, reference))
+        return Pairs(targets, references, self.poses(which, target, reference, mirror))
 
-    def draw_with_maps(self, count: int) -> tuple[Pairs, TrueMaps]:
-        """The same, and what the targets show."""
-        which, target, reference, mirror = self._choose(count)
-        chosen = which.cpu().numpy(), target.cpu().numpy()
-        maps = TrueMaps.of(self.views.depth[chosen], self.views.normals[chosen], self.device)
-        return self._pairs(which, target, reference, mirror), maps.mirrored(mirror)
+    def choose(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Objects and views of them that are shown [count], and which are in the mirror."""
+        which = self.integers(len(self.angles), count)
+        anywhere = self.chance(count, OTHER_REFERENCE_SHARE)
+        views = self.views.pictures.shape[1]
+        reference = torch.where(anywhere, self.integers(views, count), self.integers(REFERENCES, count))
+        return which, reference, self.chance(count, 0.5)
 
-    def _choose(self, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Objects, target and reference views [count], and which pairs are in the mirror."""
-        objects, views = self.angles.shape[:2]
-        which = self._integers(objects, count)
-        reference = torch.where(
-            self.chance(count, OTHER_REFERENCE_SHARE), self._integers(views, count), self._integers(REFERENCES, count)
-        )
-        target = (reference + 1 + self._integers(views - 1, count)) % views
-        return which, target, reference, self.chance(count, 0.5)
-
-    def _pairs(self, which: Tensor, target: Tensor, reference: Tensor, mirror: Tensor) -> Pairs:
+    def poses(self, which: Tensor, target: Tensor, reference: Tensor, mirror: Tensor) -> Tensor:
+        """Of views ``target`` of objects ``which`` beside views ``reference`` [count], in the mirror or not."""
         sides = torch.where(mirror, -1.0, 1.0)[:, None] * torch.tensor((1.0, 0.0), device=self.device)
         signs = sides + torch.tensor((0.0, 1.0), device=self.device)
-        poses = stable_poses(self.angles[which, target] * signs, self.angles[which, reference] * signs)
-        targets, references = (self._images(which, view, mirror) for view in (target, reference))
-        return Pairs(targets, references, poses)
+        return stable_poses(self.angles[which, target] * signs, self.angles[which, reference] * signs)
+
+    def images(self, which: Tensor, view: Tensor, mirror: Tensor) -> Tensor:
+        """[count, 3, S, S] in [−1, 1]."""
+        chosen = torch.from_numpy(self.views.pictures[which.cpu().numpy(), view.cpu().numpy()]).to(self.device)
+        images = chosen.permute(0, 3, 1, 2).float() / 127.5 - 1
+        return torch.where(mirror[:, None, None, None], images.flip(3), images)
 
     def chance(self, count: int, share: float) -> Tensor:
         """True [count] with probability ``share``."""
         return torch.rand(count, generator=self.rng, device=self.device) < share
 
-    def _integers(self, below: int, count: int) -> Tensor:
+    def integers(self, below: int, count: int) -> Tensor:
+        """[count], each of 0 to ``below`` − 1 as likely."""
         return torch.randint(below, (count,), generator=self.rng, device=self.device)
-
-    def _images(self, which: Tensor, view: Tensor, mirror: Tensor) -> Tensor:
-        chosen = torch.from_numpy(self.views.pictures[which.cpu().numpy(), view.cpu().numpy()]).to(self.device)
-        images = chosen.permute(0, 3, 1, 2).float() / 127.5 - 1
-        return torch.where(mirror[:, None, None, None], images.flip(3), images)
 
 
 def stable_poses(targets: Tensor, references: Tensor) -> Tensor:

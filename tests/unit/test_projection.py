@@ -99,6 +99,19 @@ def test_weights_and_facing_decide_between_pictures():
     assert linear[0] < turned[0, 0] < (linear[0] + linear[1]) / 2
 
 
+def test_a_mirror_image_tells_what_no_picture_does():
+    surface = surface_of(ball(100.0))
+    ways = np.array([[0, -1, 0], [0, 1, 0]], np.float32)  # to the picture's camera, and to the mirror image's
+    linear = srgb_to_linear(torch.tensor([50.0, 200.0]) / 255).numpy()
+    behind = orbit_cameras(180.0, 0.0, 3.0, 40.0)
+    for camera, shown in ((FRONT, linear[:1]), (behind, linear)):
+        twin = dataclasses.replace(grey(200, 3.0, camera), kind="mirror image")
+        colour, share = project([twin, grey(50, 1.0)], surface.vertices, surface.faces, 0.5 * ways, ways)
+        for i, wanted in enumerate(shown):
+            assert colour[i] == pytest.approx(np.full(3, wanted), abs=1e-4)
+        assert (share > 0.99).tolist() == [True, len(shown) == 2]
+
+
 def test_belief_fades_toward_grazing_surfaces():
     surface = surface_of(ball(100.0))
     angle = np.radians(np.linspace(0, 180, 91))

@@ -166,6 +166,22 @@ def test_the_true_object_has_hardly_any_loss_and_another_one_has() -> None:
         assert other > 3 * true, name
 
 
+def test_nothing_is_asked_where_opacity_is_unknown() -> None:
+    """A picture of half of an ellipsoid, the other half of which no one knows."""
+    renderer = Renderer(Ball(), OccupancyGrid(24), 160)
+    settings = ReferenceSettings(1.0, 1.0, depth_weight=0.0, normal_weight=0.0, rays=48)
+    (whole,) = ellipsoid_views([35.0], (64,))
+
+    def loss(other_half: float) -> float:
+        rgba = whole.sizes[0].rgba.copy()
+        rgba[:, 32:] = (0.0, 0.0, 0.0, other_half)
+        view = dataclasses.replace(whole, sizes=(dataclasses.replace(whole.sizes[0], rgba=rgba),))
+        look = ReferenceViews([view], settings, CPU).look(1.0, renderer, np.random.default_rng(3))
+        return look.loss.item()
+
+    assert loss(np.nan) < 0.02 < loss(0.0)
+
+
 def test_what_was_seen_is_measured() -> None:
     renderer = Renderer(Ball(), OccupancyGrid(24), 256)
     pictures = ReferenceViews(ellipsoid_views([35.0, -110.0], (32, 64)), ReferenceSettings(), CPU)

@@ -13,12 +13,11 @@ from backend.guidance.view_maps import FOLDER
 from backend.toybox import maps_train
 from backend.toybox.maps_evaluate import errors, evaluate, foretold
 from backend.toybox.maps_model import MapsNetwork
-from backend.toybox.maps_train import Recipe
+from backend.toybox.maps_train import Recipe, load_batches
 from backend.toybox.report import means
 from backend.toybox.team import Team
 from backend.toybox.view_evaluate import subject
 from backend.toybox.view_model import make_view_denoiser, start_from
-from backend.toybox.view_train import load_views
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -39,7 +38,7 @@ def test_it_begins_with_what_the_novel_view_model_knows() -> None:
 
 def test_a_training_goes_on_and_ends_in_a_folder_that_loads(tmp_path: Path) -> None:
     recipe = Recipe(objects=2, batch=4, minutes=0.05, workers=1)
-    load_views(tmp_path, recipe)
+    load_batches(tmp_path, recipe, CPU)
     maps_train._train(Team(), tmp_path, BUILT_IN_VIEW_FOLDER, CPU, recipe)
     one = subject(0, "known", "car")
     figures, strip = errors(one, foretold(tmp_path / "weights", one))
