@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from .continuation import Origin, check_origin, take_over
 from .errors import Cancelled, DivergedError, DreamlatheError, OutputError, RequestError, SetupError
@@ -305,6 +305,7 @@ def _pictures(request: Request, references: tuple[ReferenceView, ...], folder: P
 
     settings, sketches = request.reference, () if references else sketch_views(request, folder)
     twins = with_mirror_images(references)[len(references) :] if request.mirrored else ()
+    kinds: dict[Literal["picture", "mirror image", "sketch"], tuple[ReferenceView, ...]]
     kinds = {"picture": references, "mirror image": twins, "sketch": sketches}
     views = tuple(
         PictureView(each.camera, each.fine, each.weight, kind)

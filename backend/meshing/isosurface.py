@@ -139,7 +139,7 @@ def extract_surface(
     spacing = 2.0 / resolution
     level = choose_level(density, spacing, HINT).density
     factor = lacking(density, level, pictures)
-    if factor.max() > 1.0:
+    if factor is not None:
         density, field = density * factor, Thickened(field, factor)
     nodes_in_ball = 4.0 / 3.0 * np.pi / spacing**3
     if np.count_nonzero(density > level) > FULLEST * nodes_in_ball:

@@ -39,34 +39,39 @@ class Thickened:
     def density(self, x: Tensor) -> Tensor:
         """See :class:`.isosurface.FieldLike`."""
         factor = _looked_up(self.factor, x.detach().cpu().numpy())
-        return self.field.density(x) * torch.from_numpy(factor.astype(np.float32)).to(x.device)
+        return self.field.density(x) * torch.from_numpy(factor).to(x.device)
 
     def query(self, x: Tensor) -> Any:
         """The field's own."""
         return self.field.query(x)
 
 
-def lacking(density: Floats, level: float, pictures: Sequence[PictureView]) -> Floats:
+def lacking(density: Floats, level: float, pictures: Sequence[PictureView]) -> Floats | None:
     """By how much the density at the nodes [R + 1, R + 1, R + 1] of a grid over [−1, 1]³ is to be multiplied; ≥ 1.
 
-    So that what each of the ``pictures`` shows has places of at least the ``level``, as far as there is a fog.
+    So that what each of the ``pictures`` shows has places of at least the ``level``, as far as there is a fog; None
+    where nothing is lacking.
     """
+    found = [_thin(density, level, picture) for picture in pictures]
+    if not any(len(wanted) for _, wanted in found):
+        return None
     factor = np.ones_like(density)
-    for picture in pictures:
-        _thicken(factor, density, level, picture)
-    if factor.max() > 1.0:  # from rays to the space between them
-        factor = ndimage.gaussian_filter(ndimage.grey_dilation(factor, (3, 3, 3)), 1.0)
-    return factor
+    for nodes, wanted in found:
+        np.maximum.at(factor, tuple(nodes.T), wanted)
+    # From rays to the space between them.
+    between: Any = ndimage.gaussian_filter(ndimage.grey_dilation(factor, (3, 3, 3)), 1.0)
+    return between
 
 
-def _thicken(factor: Floats, density: Floats, level: float, picture: PictureView) -> None:
+def _thin(density: Floats, level: float, picture: PictureView) -> tuple[NDArray[np.int64], Floats]:
+    """Nodes [M, 3] in what the picture shows and the surface lacks, and the factors [M] by which they reach it."""
     resolution = len(density) - 1
     inside = ndimage.binary_erosion(_shown(picture), np.ones((3, 3)))
     row, column = np.nonzero(inside)
     ndc = np.stack(((column + 0.5) / RAYS * 2 - 1, 1 - (row + 0.5) / RAYS * 2), -1)
     origins, directions = rays_through(picture.camera, ndc[None])
     step = 2.0 / resolution
-    far = float(np.linalg.norm(origins[0])) + np.arange(-1.0, 1.0, step)
+    far = (float(np.linalg.norm(origins[0])) + np.arange(-1.0, 1.0, step)).astype(np.float32)
     places = origins[0] + directions[0][:, None] * far[:, None]
     along = _looked_up(density, places.reshape(-1, 3)).reshape(places.shape[:2])
     peak, where = along.max(1), along.argmax(1)
@@ -75,7 +80,7 @@ def _thicken(factor: Floats, density: Floats, level: float, picture: PictureView
     part = lacks[:, None] & near & (along >= SHARE * peak[:, None])
     nodes = np.rint((places[part] + 1.0) / step).astype(np.int64).clip(0, resolution)
     wanted = np.broadcast_to((level / (SHARE * peak.clip(1e-6)))[:, None], part.shape)[part]
-    np.maximum.at(factor, tuple(nodes.T), wanted.astype(factor.dtype))
+    return nodes, wanted.astype(np.float32)
 
 
 def _shown(picture: PictureView) -> NDArray[np.bool_]:
@@ -85,7 +90,8 @@ def _shown(picture: PictureView) -> NDArray[np.bool_]:
     return picture.rgba[np.ix_(middle, middle)][..., 3] > 127
 
 
-def _looked_up(grid: Floats, points: NDArray[np.floating]) -> NDArray[np.floating]:
+def _looked_up(grid: Floats, points: NDArray[np.floating]) -> Floats:
     """Values [N] of a grid over [−1, 1]³ at points [N, 3], trilinear."""
     where = (points.T + 1.0) * (0.5 * (len(grid) - 1))
-    return ndimage.map_coordinates(grid, where, order=1, mode="nearest")
+    values: Any = ndimage.map_coordinates(grid, where, order=1, mode="nearest")
+    return values

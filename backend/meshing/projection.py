@@ -70,13 +70,16 @@ def project(
     colour, share, seen = _together(pictures, points, normals)
     guess, belief, _ = _together(others, points, normals)
     more = np.minimum(belief, 1.0 - seen)
-    return (share[:, None] * colour + more[:, None] * guess) / np.maximum(share + more, 1e-12)[:, None], share + more
+    total = share + more
+    mixed = (share[:, None] * colour + more[:, None] * guess) / np.maximum(total, np.float32(1e-12))[:, None]
+    return mixed.astype(np.float32), total
 
 
 def _together(views: Sequence[_Seen], points: Floats, normals: Floats) -> tuple[Floats, Floats, Floats]:
     """Of several pictures the mean colours [N, 3], how far [N] they are to be believed, and whether they see it [N]."""
     total = np.zeros((len(points), 3), np.float32)
-    weights, unbelieved, unseen = np.zeros(len(points), np.float32), *np.ones((2, len(points)), np.float32)
+    weights = np.zeros(len(points), np.float32)
+    unbelieved, unseen = np.ones_like(weights), np.ones_like(weights)
     for seen in views:
         for start in range(0, len(points), CHUNK):
             part = slice(start, start + CHUNK)
@@ -86,7 +89,8 @@ def _together(views: Sequence[_Seen], points: Floats, normals: Floats) -> tuple[
             weights[part] += weight
             unbelieved[part] *= 1.0 - belief
             unseen[part] *= 1.0 - sight
-    return total / np.maximum(weights, 1e-12)[:, None], 1.0 - unbelieved, 1.0 - unseen
+    total /= np.maximum(weights, 1e-12)[:, None]
+    return total, 1.0 - unbelieved, 1.0 - unseen
 
 
 class _Seen:

@@ -37,7 +37,7 @@ def without_vetoes(views: Sequence[ReferenceView], pictures: Sequence[ReferenceV
         pixels = [_pixels(view.camera, places, len(mask)) for view, mask in zip(views, masks, strict=True)]
         empty = np.stack([~mask[row, column] for mask, (row, column) in zip(masks, pixels, strict=True)])
         vetoes = np.where(np.linalg.norm(places, axis=-1) > 1.0, _OUTSIDE, empty.sum(0))
-        least = vetoes == vetoes.min(1, keepdims=True)
+        least = (vetoes == vetoes.min(1, keepdims=True)) & (vetoes < _OUTSIDE)
         for hidden, (row, column), sees_past in zip(unknown, pixels, empty, strict=True):
             hidden[row[least & sees_past], column[least & sees_past]] = True
     return tuple(_without(view, hidden) for view, hidden in zip(views, unknown, strict=True))
@@ -67,7 +67,7 @@ def _pixels(camera: CameraBatch, places: Floats, size: int) -> tuple[NDArray[np.
 
 def _without(view: ReferenceView, hidden: NDArray[np.bool_]) -> ReferenceView:
     """The view, unknown where it is ``hidden`` [S, S] and beside, as far as it shows nothing there."""
-    beside = ndimage.binary_dilation(hidden, np.ones((3, 3)))
+    beside = np.asarray(ndimage.binary_dilation(hidden, np.ones((3, 3))), bool)
 
     def unknown(picture: Reference) -> Reference:
         rgba = picture.rgba.copy()

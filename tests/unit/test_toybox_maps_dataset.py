@@ -33,7 +33,7 @@ def test_maps_from_below_are_of_the_same_objects(below: Below) -> None:
     elevation = below.angles[..., 1]
     assert elevation.min() >= ELEVATION[0] and elevation.max() <= ELEVATION[1]
     solids = make_instance(np.random.default_rng((SEED, 1))).solids
-    camera = orbit_cameras(*below.angles[1, 2], DISTANCE, FIELD_OF_VIEW)
+    camera = orbit_cameras(below.angles[1, 2, 0], below.angles[1, 2, 1], DISTANCE, FIELD_OF_VIEW)
     depth, normals = true_maps(solids, camera, below.depth.shape[-1])
     np.testing.assert_allclose(below.depth[1, 2], depth, atol=2e-3)
     np.testing.assert_allclose(below.normals[1, 2] / 127, normals, atol=5e-3)
