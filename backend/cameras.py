@@ -179,6 +179,21 @@ def rays_through(cameras: CameraBatch, points: NDArray[np.floating]) -> tuple[Fl
     return cameras.position.copy(), direction.astype(np.float32)
 
 
+def places_along(camera: CameraBatch, shown: NDArray[np.bool_], offsets: NDArray[np.floating]) -> Floats:
+    """Places [N, P, 3] along the rays of one camera through the N pixels ``shown`` [H, W].
+
+    Each is as far from the camera as the ball's middle is, and by one of the ``offsets`` [P] farther.
+    """
+    origins, directions = rays(camera, *shown.shape)
+    far = (float(np.linalg.norm(origins[0])) + offsets).astype(np.float32)
+    return origins[0] + directions[0][shown][:, None] * far[:, None]
+
+
+def nearest_pixels(size: int, side: int) -> Indices:
+    """Which [side] of ``size`` pixels in a row are nearest to the middles of ``side`` pixels in their place."""
+    return ((np.arange(side) + 0.5) * (size / side)).astype(np.int64)
+
+
 def rays_of(cameras: CameraBatch, points: NDArray[np.floating]) -> tuple[Floats, Floats]:
     """One ray of each camera, through ``points`` [B, 2] (ndc): origins [B, 3] and unit directions [B, 3]."""
     origins, directions = rays_through(cameras, points[:, None])

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from .continuation import Origin, check_origin, take_over
 from .errors import Cancelled, DivergedError, DreamlatheError, OutputError, RequestError, SetupError
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import torch
 
     from .guidance import Guidance
-    from .meshing import Mesh, Pictures
+    from .meshing import Mesh, PictureKind, Pictures
     from .reference_files import Contents, ReferenceView
 
 Report = Callable[[Event], None]
@@ -305,8 +305,11 @@ def _pictures(request: Request, references: tuple[ReferenceView, ...], folder: P
 
     settings, sketches = request.reference, () if references else sketch_views(request, folder)
     twins = with_mirror_images(references)[len(references) :] if request.mirrored else ()
-    kinds: dict[Literal["picture", "mirror image", "sketch"], tuple[ReferenceView, ...]]
-    kinds = {"picture": references, "mirror image": twins, "sketch": sketches}
+    kinds: dict[PictureKind, tuple[ReferenceView, ...]] = {
+        "picture": references,
+        "mirror image": twins,
+        "sketch": sketches,
+    }
     views = tuple(
         PictureView(each.camera, each.fine, each.weight, kind)
         for kind, shown in kinds.items()

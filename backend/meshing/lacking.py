@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from ..cameras import rays_through
+from ..cameras import nearest_pixels, places_along
 from .mesh import Floats
 from .projection import PictureView
 
@@ -66,28 +66,19 @@ def lacking(density: Floats, level: float, pictures: Sequence[PictureView]) -> F
 def _thin(density: Floats, level: float, picture: PictureView) -> tuple[NDArray[np.int64], Floats]:
     """Nodes [M, 3] in what the picture shows and the surface lacks, and the factors [M] by which they reach it."""
     resolution = len(density) - 1
-    inside = ndimage.binary_erosion(_shown(picture), np.ones((3, 3)))
-    row, column = np.nonzero(inside)
-    ndc = np.stack(((column + 0.5) / RAYS * 2 - 1, 1 - (row + 0.5) / RAYS * 2), -1)
-    origins, directions = rays_through(picture.camera, ndc[None])
+    row = nearest_pixels(len(picture.rgba), RAYS)
+    inside = np.asarray(ndimage.binary_erosion(picture.rgba[np.ix_(row, row)][..., 3] > 127, np.ones((3, 3))), bool)
     step = 2.0 / resolution
-    far = (float(np.linalg.norm(origins[0])) + np.arange(-1.0, 1.0, step)).astype(np.float32)
-    places = origins[0] + directions[0][:, None] * far[:, None]
+    offsets = np.arange(-1.0, 1.0, step)
+    places = places_along(picture.camera, inside, offsets)
     along = _looked_up(density, places.reshape(-1, 3)).reshape(places.shape[:2])
     peak, where = along.max(1), along.argmax(1)
     lacks = (peak < level) & (-np.expm1(-along.sum(1) * step) > SEEN)
-    near = np.abs(np.arange(len(far)) - where[:, None]) * step < THICKEST / 2
+    near = np.abs(np.arange(len(offsets)) - where[:, None]) * step < THICKEST / 2
     part = lacks[:, None] & near & (along >= SHARE * peak[:, None])
     nodes = np.rint((places[part] + 1.0) / step).astype(np.int64).clip(0, resolution)
     wanted = np.broadcast_to((level / (SHARE * peak.clip(1e-6)))[:, None], part.shape)[part]
     return nodes, wanted.astype(np.float32)
-
-
-def _shown(picture: PictureView) -> NDArray[np.bool_]:
-    """[RAYS, RAYS]: where the picture shows the object."""
-    size = len(picture.rgba)
-    middle = ((np.arange(RAYS) + 0.5) / RAYS * size).astype(np.int64)
-    return picture.rgba[np.ix_(middle, middle)][..., 3] > 127
 
 
 def _looked_up(grid: Floats, points: NDArray[np.floating]) -> Floats:

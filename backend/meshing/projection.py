@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ..cameras import CameraBatch, world_to_ndc
+from ..cameras import CameraBatch, nearest_pixels, world_to_ndc
 from ..rendering import srgb_to_linear
 from .mesh import Booleans, Bytes, Floats, Integers
 from .rasterize import depth_map
@@ -41,6 +41,8 @@ SHARPNESS = 4.0
 """Of several pictures, one that faces the surface counts by this power of the cosine."""
 
 Doubles = NDArray[np.float64]
+PictureKind = Literal["picture", "mirror image", "sketch"]
+"""A mirror image of a picture tells what no picture does; a sketch is a guess."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,7 @@ class PictureView:
     """[S, S, 4] straight sRGB and opacity; row 0 is the top."""
     weight: float = 1.0
     """Beside other pictures; above 0."""
-    kind: Literal["picture", "mirror image", "sketch"] = "picture"
-    """A mirror image of a picture tells what no picture does; a sketch is a guess."""
+    kind: PictureKind = "picture"
 
 
 def project(
@@ -141,7 +142,7 @@ def _trust(rgba: Bytes, depth: Doubles, finer_pixel: float) -> Doubles:
     """
     size, share = len(rgba), len(depth) / len(rgba)
     inside = _distance(rgba[..., 3] >= SOLID * 255.0) * share
-    nearest = ((np.arange(size) + 0.5) * share).astype(np.int64)
+    nearest = nearest_pixels(len(depth), size)
     clear = _distance(~_outlines(depth))[np.ix_(nearest, nearest)]
     return _ramp(np.minimum(inside, clear) * finer_pixel, MARGIN)
 

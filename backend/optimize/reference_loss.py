@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -138,8 +137,9 @@ class ReferenceViews:
         opacity = seen.opacity.nan_to_num(0.0)
         wanted = linear_to_srgb(seen.colour + (1.0 - opacity)[..., None] * background)
         colour = ((linear_to_srgb(output.rgb) - wanted).square().mean(2) * known).mean(1)
-        compare = mask_divergence if settings.mask_loss == "entropy" else F.mse_loss
-        mask = (compare(output.opacity, opacity, reduction="none") * known).mean(1)
+        by_entropy = settings.mask_loss == "entropy"
+        off = mask_divergence(output.opacity, opacity) if by_entropy else (output.opacity - opacity).square()
+        mask = (off * known).mean(1)
         loss = settings.colour_weight * colour + settings.mask_weight * mask
         if seen.depth is not None and settings.depth_weight * ramp > 0:
             depth = as_seen(output.depth * cosine, seen.disparity)
@@ -181,15 +181,15 @@ def draw_rays(
     return pixel[..., 1] * size + pixel[..., 0], point * np.array([1.0, -1.0])
 
 
-def mask_divergence(opacity: Tensor, target: Tensor, reduction: Literal["none"] = "none") -> Tensor:
+def mask_divergence(opacity: Tensor, target: Tensor) -> Tensor:
     """Half the cross-entropy of opacities [...] beside ``target`` [...], less its own: 0 where both are the same.
 
     The square's gradient fades where a ray is nearly as it should be, and a fog remains that the square hardly sees;
     this one's does not (NeuS, arXiv 2106.10689, compares masks so). At an opacity of 0.5 both are as steep.
     """
     own, other = (each.clamp(_FAINT, 1 - _FAINT) for each in (opacity, target))
-    both = F.binary_cross_entropy(own, other, reduction=reduction)
-    return 0.5 * (both - F.binary_cross_entropy(other, other, reduction=reduction))
+    both = F.binary_cross_entropy(own, other, reduction="none")
+    return 0.5 * (both - F.binary_cross_entropy(other, other, reduction="none"))
 
 
 def as_seen(depth: Tensor, disparity: Tensor) -> Tensor:

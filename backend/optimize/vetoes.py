@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ..cameras import CameraBatch, rays_through, world_to_ndc
+from ..cameras import CameraBatch, nearest_pixels, places_along, world_to_ndc
 from ..picture import Reference
 from ..reference_files import ReferenceView
 
@@ -30,7 +30,7 @@ _OUTSIDE = 1 << 30
 
 def without_vetoes(views: Sequence[ReferenceView], pictures: Sequence[ReferenceView]) -> tuple[ReferenceView, ...]:
     """The ``views``, of one size each; their opacity is NaN where they see past what the ``pictures`` show."""
-    masks = [np.ascontiguousarray(view.shown.rgba[..., 3]) > 0.5 for view in views]
+    masks = [view.shown.rgba[..., 3] > 0.5 for view in views]
     unknown = [np.zeros_like(mask) for mask in masks]
     for picture in pictures:
         places = _places(picture)
@@ -46,16 +46,8 @@ def without_vetoes(views: Sequence[ReferenceView], pictures: Sequence[ReferenceV
 def _places(picture: ReferenceView) -> Floats:
     """[N, _PLACES, 3] along each of N rays on which the picture shows something."""
     alpha = picture.shown.rgba[..., 3]
-    row, column = np.nonzero(alpha[np.ix_(*(_middles(len(alpha)),) * 2)] > 0.5)
-    ndc = np.stack(((column + 0.5) / _RAYS * 2 - 1, 1 - (row + 0.5) / _RAYS * 2), -1)
-    origins, directions = rays_through(picture.camera, ndc[None])
-    far = float(np.linalg.norm(origins[0])) + np.linspace(-1.0, 1.0, _PLACES, dtype=np.float32)
-    return origins[0] + directions[0][:, None] * far[:, None]
-
-
-def _middles(size: int) -> NDArray[np.int64]:
-    """Pixels [_RAYS] of a row of ``size``."""
-    return ((np.arange(_RAYS) + 0.5) / _RAYS * size).astype(np.int64)
+    row = nearest_pixels(len(alpha), _RAYS)
+    return places_along(picture.camera, alpha[np.ix_(row, row)] > 0.5, np.linspace(-1.0, 1.0, _PLACES))
 
 
 def _pixels(camera: CameraBatch, places: Floats, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
