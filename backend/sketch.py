@@ -35,11 +35,11 @@ class SketchSettings:
     """Of the squared error of sRGB colours, before one random background."""
     mask_weight: float = bounded(2_000.0, 0.0, 1e6)
     """Of the squared error of the opacity."""
-    side_weight: float = bounded(2_000.0, 0.0, 1e6)
-    """Of the squared error of the opacity beside the masks that the model of pictures foretells all around, if it
-    can."""
-    depth_weight: float = bounded(300.0, 0.0, 1e6)
-    """Of the mean error, in radii, of the depth that it foretells there."""
+    side_weight: float = bounded(6_000.0, 0.0, 1e6)
+    """Of the squared error of the opacity beside the masks that are foretold all around, by a model that knows whole
+    shapes, if there is one."""
+    depth_weight: float = bounded(1_000.0, 0.0, 1e6)
+    """Of the mean error, in radii, of the depth that is foretold there."""
     normal_weight: float = bounded(1_000.0, 0.0, 1e6)
     """The same of 1 − the cosine to the normals."""
 

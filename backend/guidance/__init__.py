@@ -21,6 +21,7 @@ from .interface import (
     Side,
     Sketcher,
     ViewMapsModel,
+    foretold_by,
     sides_of,
     together,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "Sketcher",
     "ViewMapsModel",
     "WeightedGuidance",
+    "foretold_by",
     "load_depth_model",
     "load_guidance",
     "load_view_guidance",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from ..reference import DepthKind
     from ..request import RefineSettings
     from ..sketch import SketchSettings
+    from .references import ReferencePicture
 
 
 @dataclass(frozen=True)
@@ -125,3 +127,13 @@ def together(guidance: Painter) -> int:
 def sides_of(guidance: Painter) -> ViewMapsModel | None:
     """The model of hidden sides that a painter has beside itself: its ``sides``, if it says so."""
     return getattr(guidance, "sides", None)
+
+
+Foretell = Callable[["Sequence[ReferencePicture]"], ViewMapsModel]
+"""Shows a model pictures."""
+
+
+def foretold_by(guidance: Painter, drawn: Sequence[ReferencePicture]) -> ViewMapsModel | None:
+    """What a painter knows of the shape by its own drawings: its ``foretell``, if it says so."""
+    foretell: Foretell | None = getattr(guidance, "foretell", None)
+    return None if foretell is None else foretell(drawn)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..errors import ModelError
 from ..request import GuidanceSettings
+from . import view_volume
 from .camera_projection import SUBFOLDER as CAMERA_SUBFOLDER
 from .camera_projection import CameraProjection
 from .fitting import check_channels, chosen_size
@@ -26,7 +27,7 @@ from .loading import (
     load_vae,
 )
 from .memory import Tell
-from .model_folder import ModelFolder
+from .model_folder import BUILT_IN_FOLDER, BUILT_IN_VIEW_FOLDER, ModelFolder
 from .text_encoders import CLIP_TOKENIZERS, Texts, embeddings, encode_once, open_clip
 from .text_guidance import Networks, TextGuidance
 from .view_prompts import TextEmbeddings
@@ -69,7 +70,11 @@ def load(folder: ModelFolder, texts: Texts, settings: GuidanceSettings, how: Loa
     camera = _camera(folder, width, how.device, dtype) if settings.camera_conditioning else None
     size = chosen_size(image_size(unet, vae), factor(vae), how)
     networks = Networks(vae, unet, load_schedule(folder, how.device), camera, size)
-    return StableDiffusionGuidance(networks, text.to(how.device, dtype), settings, how.tell)
+    guidance = StableDiffusionGuidance(networks, text.to(how.device, dtype), settings, how.tell)
+    shapes = BUILT_IN_VIEW_FOLDER / view_volume.FOLDER
+    if folder.path == BUILT_IN_FOLDER and shapes.is_dir():  # both were trained on the same world
+        guidance.foretell = lambda drawn: view_volume.load(shapes, vae, drawn, how.device)
+    return guidance
 
 
 def encode_texts(folder: ModelFolder, texts: Texts, how: Loading, tell: Tell) -> TextEmbeddings:

@@ -17,7 +17,7 @@ from ..request import GuidanceSettings, RefineSettings
 from .camera_projection import CameraProjection, camera_features
 from .conditioning import Condition, build_condition, guided_noise, inversion_noise
 from .distillation import NoiseSchedule, score_gradient
-from .interface import GuidanceResult
+from .interface import Foretell, GuidanceResult
 from .inversion import Predict
 from .latent_guidance import LatentGuidance
 from .memory import Tell, silent
@@ -45,6 +45,9 @@ class Networks:
 
 class TextGuidance(LatentGuidance):
     """Score distillation through one model; see :class:`.interface.Guidance` and :class:`.interface.Painter`."""
+
+    foretell: Foretell | None = None
+    """What knows whole shapes by this model's drawings, if anything does."""
 
     def __init__(
         self, networks: Networks, text: TextEmbeddings, settings: GuidanceSettings, tell: Tell = silent

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from ..errors import ModelError
 from ..request import RefineSettings, ViewGuidanceSettings
-from . import view_maps
+from . import view_volume
 from .distillation import NoiseSchedule, score_gradient
 from .fitting import chosen_size
 from .interface import GuidanceResult, ViewMapsModel
@@ -225,8 +225,8 @@ def load(
     networks = ViewNetworks(vae, unet, schedule, projection, pose_kind(folder, settings.pose), size)
     _check_channels(folder, networks)
     encoded = encode_references(folder, vae, size or image_size(unet, vae), projection, references)
-    place = folder.path / view_maps.FOLDER
-    sides = view_maps.load(place, vae, references, device) if place.is_dir() else None
+    place = folder.path / view_volume.FOLDER
+    sides = view_volume.load(place, vae, references, device) if place.is_dir() else None
     return Zero123Guidance(networks, encoded, settings, how.tell, sides)
 
 

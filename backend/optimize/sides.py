@@ -1,6 +1,6 @@
 """What a model of hidden sides sees all around, as pictures of the shape alone: masks, depths and normals.
 
-It costs a pass of the network a view and no sampling, so there are more of them than sketches.
+They cost no sampling, so there are more of them than sketches.
 """
 
 from __future__ import annotations

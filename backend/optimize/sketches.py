@@ -25,7 +25,17 @@ from ..cameras import CameraBatch, middle_cameras
 from ..errors import Cancelled, PictureError
 from ..events import Event, Message, Phase, Preview
 from ..files import output_errors, write_atomically
-from ..guidance import Guidance, Sketcher, ViewMapsModel, painter, sides_of, spared, together
+from ..guidance import (
+    Guidance,
+    ReferencePicture,
+    Sketcher,
+    ViewMapsModel,
+    foretold_by,
+    painter,
+    sides_of,
+    spared,
+    together,
+)
 from ..picture import Picture, Reference, cut_out, read_picture
 from ..reference import ReferenceSettings
 from ..reference_files import FOLDER, ReferenceView, with_mirror_images
@@ -55,6 +65,8 @@ AZIMUTHS = {
 ABOVE = "above"
 ABOVE_ELEVATION = 65.0
 """Degrees: one more, of a model that knows the camera; "overhead view" says nothing of the azimuth."""
+_SIDEWAYS = 91.0
+"""Degrees of azimuth: from farther behind, a sketch says little of the whole shape."""
 _ALONG_THE_MIRROR = ("front", "back", ABOVE)
 """Views of a mirror-symmetric object that are their own mirror images."""
 _LEAST_CUT = 3
@@ -100,7 +112,10 @@ def sketched(
         for name, path in paths.items():
             _write(path, pictures[name])
     report(Preview(str(paths["front"]), 0))
-    return _as_pictures(request, folder, knowing, references, device)
+    drawn = sketch_views(request, folder)
+    if knowing is None and request.sketch.foretells:
+        knowing = foretold_by(sketcher, _telling(drawn))
+    return _as_pictures(request, drawn, knowing, references, device)
 
 
 def sketch_views(request: Request, folder: Path) -> tuple[ReferenceView, ...]:
@@ -212,15 +227,14 @@ def _views(pictures: Sketches, request: Request) -> tuple[ReferenceView, ...]:
 
 def _as_pictures(
     request: Request,
-    folder: Path,
+    drawn: Sequence[ReferenceView],
     knowing: ViewMapsModel | None,
     references: Sequence[ReferenceView],
     device: torch.device,
 ) -> tuple[ReferenceViews, ...]:
-    """The kept sketches, and the sides that a model foretells, as what pictures are to the loop."""
+    """The kept sketches ``drawn``, and the sides that a model foretells, as what pictures are to the loop."""
     settings = request.sketch
     counting = ReferenceSettings(settings.colour_weight, settings.mask_weight, "squared", rays=settings.rays)
-    drawn = sketch_views(request, folder)
     foretold = () if knowing is None else side_views(knowing)
     pictures = with_mirror_images(references) if request.mirrored else references
     views = without_vetoes((*drawn, *foretold), pictures)
@@ -235,6 +249,12 @@ def _as_pictures(
         normal_weight=settings.normal_weight,
     )
     return sketches, ReferenceViews(views[len(drawn) :], sides, device)
+
+
+def _telling(drawn: Sequence[ReferenceView]) -> list[ReferencePicture]:
+    """The sketches that say what the whole shape is: those that are not from behind."""
+    before = [view for view in drawn if abs(float(view.camera.azimuth[0])) <= _SIDEWAYS]
+    return [ReferencePicture(torch.from_numpy(view.shown.rgba).permute(2, 0, 1), view.camera) for view in before]
 
 
 def _bytes(rgba: Floats) -> NDArray[np.uint8]:

@@ -139,9 +139,16 @@ class ViewBatches:
 
     def poses(self, which: Tensor, target: Tensor, reference: Tensor, mirror: Tensor) -> Tensor:
         """Of views ``target`` of objects ``which`` beside views ``reference`` [count], in the mirror or not."""
-        sides = torch.where(mirror, -1.0, 1.0)[:, None] * torch.tensor((1.0, 0.0), device=self.device)
-        signs = sides + torch.tensor((0.0, 1.0), device=self.device)
-        return stable_poses(self.angles[which, target] * signs, self.angles[which, reference] * signs)
+        return stable_poses(self._angles(which, target, mirror), self._angles(which, reference, mirror))
+
+    def front_poses(self, which: Tensor, reference: Tensor, mirror: Tensor) -> Tensor:
+        """Of the objects' fronts, at the height of their middles, beside the same."""
+        seen = self._angles(which, reference, mirror)
+        return stable_poses(torch.zeros_like(seen), seen)
+
+    def _angles(self, which: Tensor, view: Tensor, mirror: Tensor) -> Tensor:
+        angles = self.angles[which, view]
+        return torch.stack((torch.where(mirror, -angles[:, 0], angles[:, 0]), angles[:, 1]), 1)
 
     def images(self, which: Tensor, view: Tensor, mirror: Tensor) -> Tensor:
         """[count, 3, S, S] in [−1, 1]."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,14 +17,15 @@ from backend.cameras import CameraBatch, orbit_cameras
 from backend.errors import ModelError
 from backend.guidance import Maps, Side, load_view_guidance
 from backend.guidance.model_folder import BUILT_IN_VIEW_FOLDER
-from backend.guidance.relative_pose import relative_poses
-from backend.guidance.view_maps import CHANNELS, FOLDER, load, unpacked
+from backend.guidance.references import ReferencePicture
+from backend.guidance.view_volume import FOLDER, LatentViewVolume, agreeing, fused, load
 from backend.optimize.sides import AZIMUTHS, ELEVATIONS, side_views
 from backend.optimize.sketches import sketched
 from backend.request import ViewGuidanceSettings
 from backend.toybox.instances import held_out
 from backend.toybox.shapes import Solids
 from backend.toybox.true_maps import true_maps
+from backend.toybox.volume_dataset import column_cells
 from tests.unit.test_sketches import CPU, Draughtsman, request
 from tests.unit.tiny_zero123 import picture, write_folder
 
@@ -83,33 +85,90 @@ def test_they_count_beside_the_sketches(tmp_path: Path, solids: Solids, weight: 
         assert (settings.colour_weight, settings.mask_weight, settings.depth_weight) == (0.0, weight, weight)
 
 
-def test_numbers_are_unpacked() -> None:
-    pixels = torch.randn(2, CHANNELS, 12, 12)
-    numbers = torch.nn.functional.pixel_unshuffle(pixels, 4)
-    mask, depth, normals = unpacked(numbers, 3.0)
-    assert torch.equal(mask, pixels[:, 0]) and torch.equal(depth, 3 + pixels[:, 1])
-    assert torch.equal(normals, pixels[:, 2:])
+@pytest.mark.parametrize("told", [True, False])
+def test_a_model_knows_the_shape_by_its_own_sketches(tmp_path: Path, solids: Solids, told: bool) -> None:
+    """Those that are not from behind; how much it counts, and whether, is as for pictures."""
+    shown: list[ReferencePicture] = []
+
+    def foretell(drawn: Sequence[ReferencePicture]) -> Knows:
+        shown.extend(drawn)
+        return Knows(solids)
+
+    guidance: Any = Draughtsman(told=told)
+    guidance.foretell = foretell
+    found = sketched(request(side_weight=7.0), tmp_path, guidance, CPU, lambda _: None, lambda: False)
+    assert len(found) == 2 and found[1].settings.mask_weight == 7.0
+    azimuths = sorted(round(float(each.camera.azimuth[0])) for each in shown)
+    assert azimuths == sorted([-90, -45, 0, 45, 90] + [0] * told)  # told the camera, it also draws from above
+    assert all(len(each.image) == 4 for each in shown)
+    count = len(shown)
+    unasked = request(side_weight=0.0, depth_weight=0.0, normal_weight=0.0)
+    assert len(sketched(unasked, tmp_path, guidance, CPU, lambda _: None, lambda: False)) == 1
+    assert len(shown) == count
 
 
-def test_the_built_in_model_foretells_what_its_network_says() -> None:
-    """Two pictures count by their nearness; the network is shown each with its own pose."""
+def columns_of(solids: Solids, cameras: CameraBatch) -> torch.Tensor:
+    """What a perfect model says of pictures from ``cameras``."""
+    cells = [column_cells(solids, cameras[i : i + 1]) for i in range(len(cameras))]
+    return torch.from_numpy(np.stack(cells)).permute(0, 3, 1, 2) * 12.0 - 6.0
+
+
+def test_columns_become_one_grid_in_the_world(solids: Solids) -> None:
+    """Wherever they are seen from, also by cameras of another lens and distance."""
+    true = solids.volume(96)
+    for azimuth, elevation, distance, lens in ((0, 10, 3, 40), (130, -20, 3, 40), (-70, 40, 3.4, 35)):
+        camera = orbit_cameras(azimuth, elevation, distance, lens)
+        found = fused(columns_of(solids, camera), camera, np.ones(1)).numpy() > 0
+        assert (found & true).sum() / (found | true).sum() > 0.85  # thin legs, cells of 0.03 and 0.04 radii
+
+
+def test_pictures_count_by_their_weights(solids: Solids) -> None:
+    cameras = orbit_cameras([0.0, 90.0], [10.0, 10.0], 3.0, 40.0)
+    columns = torch.stack((torch.full((48, 64, 64), -2.0), torch.full((48, 64, 64), 4.0)))
+    grid = fused(columns, cameras, np.array((1.0, 3.0)))
+    assert float(grid[48, 48, 48]) == pytest.approx(2.5)
+    assert float(grid[0, 0, 0]) == -8.0  # beyond the ball
+
+
+def test_sides_are_those_of_the_grid(solids: Solids) -> None:
+    """Of the true shape: masks, depth and normals as they are rendered of the true object."""
+    line = torch.from_numpy(solids.volume(96)).float() * 12 - 6
+    model = LatentViewVolume(line, {"distance": 3.0, "field_of_view": 40.0}, 64)
+    cameras = orbit_cameras([0.0, 100.0, -150.0], [15.0, 40.0, -35.0], 3.0, 40.0)
+    for i, side in enumerate(model.seen_from(cameras)):
+        depth, normals = true_maps(solids, cameras[i : i + 1], SIZE)
+        known, found = np.isfinite(depth), side.mask.numpy() > 0.5
+        assert (known & found).sum() / (known | found).sum() > 0.93
+        both = known & found
+        assert np.median(np.abs(side.maps.depth.numpy() - depth)[both]) < 0.015
+        assert side.maps.kind == "metric" and side.maps.normals is not None
+        facing = side.maps.normals.permute(1, 2, 0).numpy()
+        assert np.median((facing * normals).sum(-1)[both]) > 0.95
+        assert float(side.mask.min()) >= 0 and float(side.mask.max()) <= 1
+
+
+def test_the_columns_are_as_the_pictures_have_it() -> None:
+    """Empty where they show nothing, filled at the likeliest place where they show something."""
+    white, clear = torch.ones(3, 64, 64), torch.zeros(4, 64, 64)
+    white[:, 16:32], clear[3, 16:32] = 0.5, 1.0
+    shown = [ReferencePicture(each, orbit_cameras(0.0, 0.0, 3.0, 40.0)) for each in (white, clear)]
+    columns = torch.full((2, 48, 32, 32), -3.0)
+    columns[0], columns[1, 20] = 1.0, -1.0
+    left = agreeing(columns, shown)
+    assert (left[0, :, 8:16] == 1).all() and (left[:, :, :7] == -8).all() and (left[:, :, 17:] == -8).all()
+    filled = left[1, :, 8:16] > 0
+    assert filled[20].all() and filled.sum() == filled[20].sum()
+
+
+def test_the_built_in_model_is_found_and_shown_the_pictures() -> None:
+    """A model of whole shapes lies beside it, and two pictures say more than one."""
     references = [picture(azimuth, seed, side=64) for azimuth, seed in ((20.0, 1), (-40.0, 2))]
     guidance: Any = load_view_guidance("toybox-views", references, ViewGuidanceSettings(), CPU)
-    model, camera = guidance.sides, orbit_cameras([100.0], [15.0], 3.0, 40.0)
-    side = model.seen_from(camera)[0]
-    poses = torch.from_numpy(relative_poses(camera, model.references.cameras, "stable-zero123", 1.0))[0]
-    numbers = []
-    with torch.no_grad():
-        for embedding, latents, pose in zip(model.references.embeddings, model.references.latents, poses, strict=True):
-            token = model.projection(torch.cat((embedding, pose)))[None, None]
-            numbers.append(model.unet(latents[None], torch.tensor([999]), token).sample)
-    near = 1 / torch.tensor((80.0, 140.0))  # about: the shares are by angles on the sphere
-    own = [unpacked(each, 3.0)[1][0] for each in numbers]
-    between = (side.maps.depth - own[1]) / (own[0] - own[1])
-    assert float(between.median()) == pytest.approx(float(near[0] / near.sum()), abs=0.03)
-    assert side.maps.kind == "metric" and side.maps.normals is not None
-    torch.testing.assert_close(side.maps.normals.norm(dim=0), torch.ones(64, 64))
-    assert float(side.mask.min()) >= 0 and float(side.mask.max()) <= 1
+    alone: Any = load_view_guidance("toybox-views", references[:1], ViewGuidanceSettings(), CPU)
+    assert guidance.sides.logits.shape == (96, 96, 96)
+    assert not torch.equal(guidance.sides.logits, alone.sides.logits)
+    side = guidance.sides.seen_from(orbit_cameras([100.0], [15.0], 3.0, 40.0))[0]
+    assert side.mask.shape == (64, 64)
 
 
 def test_another_model_foretells_nothing_and_a_wrong_one_is_said(tmp_path: Path) -> None:
@@ -117,16 +176,16 @@ def test_another_model_foretells_nothing_and_a_wrong_one_is_said(tmp_path: Path)
     guidance: Any = load_view_guidance(str(folder), [picture()], ViewGuidanceSettings(), CPU)
     assert guidance.sides is None
     write_folder(folder / FOLDER)
-    with pytest.raises(ModelError, match="knows no hidden sides") as error:
+    with pytest.raises(ModelError, match="knows no whole shapes") as error:
         load_view_guidance(str(folder), [picture()], ViewGuidanceSettings(), CPU)
     assert str(folder / FOLDER) in error.value.hint
     with pytest.raises(ModelError):
         load(tmp_path / "nothing", None, [picture()], CPU)
 
 
-@pytest.mark.parametrize("lost", ["_maps", "unet"])
+@pytest.mark.parametrize("lost", ["_volume", "unet"])
 def test_one_of_another_build_is_said(tmp_path: Path, lost: str) -> None:
-    place = tmp_path / "maps"
+    place = tmp_path / "volume"
     shutil.copytree(BUILT_IN_VIEW_FOLDER / FOLDER, place)
     if lost == "unet":  # that of the novel-view model, whose output are latents
         shutil.rmtree(place / "unet")

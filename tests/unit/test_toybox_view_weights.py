@@ -10,7 +10,7 @@ import torch
 from backend.guidance import load_view_guidance
 from backend.guidance.model_folder import BUILT_IN_FOLDER, BUILT_IN_VIEW_FOLDER
 from backend.guidance.references import ReferencePicture
-from backend.guidance.view_maps import FOLDER
+from backend.guidance.view_volume import FOLDER
 from backend.request import BUILT_IN_VIEW_MODEL, ViewGuidanceSettings
 from backend.toybox.view_dataset import before_white
 from backend.toybox.view_evaluate import samples, subject

@@ -1,8 +1,8 @@
-"""Toybox's model of hidden sides: of one picture and a pose, what is there to be seen from it, in one step.
+"""Toybox's model of whole shapes: of one picture, what of the space before its camera is filled, in one step.
 
-Not a picture but the mask, the depth and the normals (as Wonder3D, arXiv 2310.15008, makes normals beside colours).
-It begins as the novel-view model: what that makes of nothing but noise is the mean of all that the picture allows, and
-so is this, by regression.
+Not in the object's axes but in the camera's: what a pixel shows and what a number of the answer means lie in the same
+place, so that much is seen and only the hidden is remembered. As of voxels by regression (Pix2Vox, arXiv 1901.11153),
+the answer is how likely each cell is filled.
 """
 
 from __future__ import annotations
@@ -12,56 +12,59 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..guidance.model_folder import BUILT_IN_VIEW_FOLDER, POSE
-from ..guidance.view_maps import CHANNELS, INDEX_CLASS, SCALES, unpacked
-from .encoder import PATCH
+from ..guidance.view_volume import HEAD, HEAD_FILE, INDEX_CLASS, SCALES, ColumnHead
 from .model import LATENT_CHANNELS, make_unet
 from .view_dataset import DISTANCE, FIELD_OF_VIEW
 from .view_model import POSE_KIND, ViewDenoiser, make_view_denoiser, read_parts, save_parts, start_from, write_json
+from .volume_dataset import SLABS
 
 TIMESTEP = 999
 """What the UNet is told: there is nothing but noise."""
+_FEATURES = 256
 
 
-class MapsNetwork(nn.Module):
+class VolumeNetwork(nn.Module):
     """The networks trained together, with the linear map that stands for the VAE's encoder."""
 
     def __init__(self, start: Path) -> None:
-        """``start`` is a folder of such networks, or of a novel-view model that is taken over, or the text model's."""
+        """``start`` is a folder of such networks, or of a novel-view model whose networks are taken over."""
         super().__init__()
-        views, trained = make_view_denoiser(), _is_maps_folder(start)
-        self.patches = start_from(BUILT_IN_VIEW_FOLDER if trained else start, views)
+        views = make_view_denoiser()
+        self.patches = start_from(BUILT_IN_VIEW_FOLDER, views)
         self.image_encoder, self.projection = views.image_encoder, views.projection
-        self.unet: Any = make_unet(out_channels=CHANNELS * PATCH**2)
+        self.unet: Any = make_unet(out_channels=_FEATURES)
+        self.head = ColumnHead(_FEATURES, SLABS)
         taken = {name: value for name, value in views.unet.state_dict().items() if not name.startswith("conv_out")}
         taken["conv_in.weight"] = taken["conv_in.weight"][:, LATENT_CHANNELS:]  # what it is shown beside the noise
         self.unet.load_state_dict(taken, strict=False)
-        nn.init.normal_(self.unet.conv_out.weight, std=0.01)
-        nn.init.zeros_(self.unet.conv_out.bias)
-        if trained:
+        if _is_volume_folder(start):
             read_parts(start, self.parts)
+            self.head.load_state_dict(load_file(start / HEAD / HEAD_FILE))
 
     @property
     def parts(self) -> ViewDenoiser:
-        """The networks by the names that a novel-view model gives them."""
+        """The networks that a novel-view model has, too, by their names there."""
         return ViewDenoiser(self.unet, self.image_encoder, self.projection)
 
     def forward(self, pictures: Tensor, poses: Tensor) -> Tensor:
-        """Numbers [B, 80, 16, 16], of pictures [B, 3, 64, 64] in [−1, 1] and poses [B, 4]."""
+        """Logits [B, SLABS, 64, 64] of the cells behind pictures [B, 3, 64, 64] in [−1, 1].
+
+        ``poses`` [B, 4] are of the world's front beside the pictures, see :func:`.view_dataset.stable_poses`.
+        """
         tokens = self.parts.tokens(pictures, poses)
         timesteps = torch.full((len(pictures),), TIMESTEP, device=pictures.device)
-        return self.unet(self.patches.latents(pictures), timesteps, tokens).sample
-
-    def maps(self, numbers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits of the mask [B, 64, 64], depth [B, 64, 64] in radii and normals [B, 3, 64, 64]."""
-        return unpacked(numbers.float(), DISTANCE)
+        return self.head(self.unet(self.patches.latents(pictures), timesteps, tokens).sample)
 
 
-def save_maps_folder(folder: Path, network: MapsNetwork) -> None:
-    """Write a folder in diffusers' layout, in fp16 safetensors, to lie as ``maps`` in a novel-view model's folder."""
+def save_volume_folder(folder: Path, network: VolumeNetwork) -> None:
+    """Write a folder in diffusers' layout, in fp16 safetensors, to lie as ``volume`` in a novel-view model's folder."""
     save_parts(folder, network.parts)
+    (folder / HEAD).mkdir(exist_ok=True)
+    save_file({name: value.half() for name, value in network.head.state_dict().items()}, folder / HEAD / HEAD_FILE)
     index = {
         "_class_name": INDEX_CLASS,
         POSE: POSE_KIND,
@@ -74,6 +77,6 @@ def save_maps_folder(folder: Path, network: MapsNetwork) -> None:
     write_json(folder / "model_index.json", index)
 
 
-def _is_maps_folder(folder: Path) -> bool:
+def _is_volume_folder(folder: Path) -> bool:
     index = folder / "model_index.json"
     return index.is_file() and json.loads(index.read_text(encoding="utf-8"))["_class_name"] == INDEX_CLASS
