@@ -151,7 +151,7 @@ def load(place: Path, vae: Any, references: Sequence[ReferencePicture], device: 
         raise ModelError(f"{place} is a {folder.family}, which knows no whole shapes.", f"Remove {place}.")
     part = projection_part(folder)
     check_part(folder, "unet", ("UNet2DConditionModel",))
-    unet = load_network(folder, "unet", UNet2DConditionModel, {"torch_dtype": torch.float32}).to(device)
+    unet = load_network(folder, "unet", UNet2DConditionModel, {"dtype": torch.float32}).to(device)
     projection = load_projection(folder, part).to(device)
     head = _load_head(folder).to(device)
     scales: dict[str, float] = read_json(place / "model_index.json").get(SCALES, {})
