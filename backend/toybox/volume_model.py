@@ -33,15 +33,15 @@ class VolumeNetwork(nn.Module):
     def __init__(self, start: Path) -> None:
         """``start`` is a folder of such networks, or of a novel-view model whose networks are taken over."""
         super().__init__()
-        views = make_view_denoiser()
-        self.patches = start_from(BUILT_IN_VIEW_FOLDER, views)
+        views, trained = make_view_denoiser(), _is_volume_folder(start)
+        self.patches = start_from(BUILT_IN_VIEW_FOLDER if trained else start, views)
         self.image_encoder, self.projection = views.image_encoder, views.projection
         self.unet: Any = make_unet(out_channels=_FEATURES)
         self.head = ColumnHead(_FEATURES, SLABS)
         taken = {name: value for name, value in views.unet.state_dict().items() if not name.startswith("conv_out")}
         taken["conv_in.weight"] = taken["conv_in.weight"][:, LATENT_CHANNELS:]  # what it is shown beside the noise
         self.unet.load_state_dict(taken, strict=False)
-        if _is_volume_folder(start):
+        if trained:
             read_parts(start, self.parts)
             self.head.load_state_dict(load_file(start / HEAD / HEAD_FILE))
 
