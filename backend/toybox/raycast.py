@@ -36,7 +36,7 @@ def render(
     Camera conventions are the project's: looks down −Z, normalised intrinsics, row 0 on top.
     """
     camera = np.ascontiguousarray(camera_to_world, np.float64)
-    scene = _scene(solids, camera[:3, 3])
+    scene = scene_from(solids, camera[:3, 3])
     lens = np.array((*focal, *center), np.float64)
     colour, hits = _cast(
         scene, solids.colour, camera, lens, size, supersample, np.array(light.position, np.float64), light.ambient
@@ -56,12 +56,12 @@ def render_maps(
     """
     camera = np.ascontiguousarray(camera_to_world, np.float64)
     lens = np.array((*focal, *center), np.float64)
-    depth, normals = _cast_maps(_scene(solids, camera[:3, 3]), camera, lens, size)
+    depth, normals = _cast_maps(scene_from(solids, camera[:3, 3]), camera, lens, size)
     return depth.astype(np.float32), normals.astype(np.float32)
 
 
-def _scene(solids: Solids, origin: Float) -> tuple[NDArray[Any], ...]:
-    """The solids as rays from ``origin`` meet them."""
+def scene_from(solids: Solids, origin: Float) -> tuple[NDArray[Any], ...]:
+    """The solids as rays from ``origin`` meet them; for the compiled loops."""
     inverse, spread = solids.from_world, solids.to_world[:, :, :3]
     offset = np.ascontiguousarray(solids.to_world[:, :, 3] - origin)
     radius = np.where(solids.shape == SPHERE, np.linalg.norm(spread, 2, (1, 2)), np.linalg.norm(spread, axis=(1, 2)))

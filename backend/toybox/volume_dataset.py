@@ -23,6 +23,7 @@ from ..cameras import CameraBatch, orbit_cameras
 from .instances import make_instance
 from .kept import Arrays, kept_arrays
 from .model import IMAGE_SIZE
+from .raycast import scene_from
 from .shapes import Solids
 from .view_dataset import DISTANCE, FIELD_OF_VIEW, ViewBatches, Views
 
@@ -34,18 +35,15 @@ def column_cells(solids: Solids, camera: CameraBatch, size: int = IMAGE_SIZE, sl
     """Which cells' middles lie in the object: [size, size, slabs], the nearest slab first."""
     pose = np.ascontiguousarray(camera.camera_to_world[0], np.float64)
     lens = np.array((*camera.focal[0], *camera.center[0]), np.float64)
-    inverse = solids.from_world
-    origins = np.ascontiguousarray(inverse[:, :, :3] @ pose[:3, 3] + inverse[:, :, 3])
     first, step = float(camera.distance[0]) - 1 + 1 / slabs, 2 / slabs
     cells = np.zeros((size, size, slabs), np.bool_)
-    _fill(cells, solids.shape, solids.taper, np.ascontiguousarray(inverse), origins, pose, lens, first, step)
+    _fill(cells, scene_from(solids, pose[:3, 3]), pose, lens, first, step)
     return cells
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def _fill(
-    cells: Any, shape: Any, taper: Any, inverse: Any, origins: Any, pose: Any, lens: Any, first: Any, step: Any
-) -> None:  # pragma: no cover
+def _fill(cells: Any, scene: Any, pose: Any, lens: Any, first: Any, step: Any) -> None:  # pragma: no cover
+    shape, taper, inverse, origins, _, _ = scene
     size, slabs = cells.shape[0], cells.shape[2]
     ray, o, d = np.empty(3), np.empty(3), np.empty(3)
     for row in range(size):
