@@ -9,9 +9,10 @@ import numpy as np
 from numba import njit  # pyright: ignore[reportMissingTypeStubs]
 from numpy.typing import NDArray
 
-from .shapes import SPHERE, Solids
+from .shapes import SPHERE, Solids, within
 
 Float = NDArray[np.float64]
+_holds: Any = njit(cache=True, nogil=True, fastmath=True)(within)
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def render(
     Camera conventions are the project's: looks down −Z, normalised intrinsics, row 0 on top.
     """
     camera = np.ascontiguousarray(camera_to_world, np.float64)
-    scene = scene_from(solids, camera[:3, 3])
+    scene = _scene(solids, camera[:3, 3])
     lens = np.array((*focal, *center), np.float64)
     colour, hits = _cast(
         scene, solids.colour, camera, lens, size, supersample, np.array(light.position, np.float64), light.ambient
@@ -56,11 +57,33 @@ def render_maps(
     """
     camera = np.ascontiguousarray(camera_to_world, np.float64)
     lens = np.array((*focal, *center), np.float64)
-    depth, normals = _cast_maps(scene_from(solids, camera[:3, 3]), camera, lens, size)
+    depth, normals = _cast_maps(_scene(solids, camera[:3, 3]), camera, lens, size)
     return depth.astype(np.float32), normals.astype(np.float32)
 
 
-def scene_from(solids: Solids, origin: Float) -> tuple[NDArray[Any], ...]:
+def render_columns(
+    solids: Solids,
+    camera_to_world: Float,
+    focal: tuple[float, float],
+    center: tuple[float, float],
+    size: int,
+    slabs: int,
+) -> NDArray[np.bool_]:
+    """Which cells' middles lie in the object: [size, size, slabs].
+
+    The cells of a column lie on the ray through a pixel's middle, from the plane one unit before the origin to the one
+    behind it, as the camera looks.
+    """
+    camera = np.ascontiguousarray(camera_to_world, np.float64)
+    lens = np.array((*focal, *center), np.float64)
+    cells = np.zeros((size, size, slabs), np.bool_)
+    step = 2 / slabs
+    first = float(np.linalg.norm(camera[:3, 3])) - 1 + step / 2
+    _fill_columns(cells, _scene(solids, camera[:3, 3]), camera, lens, first, step)
+    return cells
+
+
+def _scene(solids: Solids, origin: Float) -> tuple[NDArray[Any], ...]:
     """The solids as rays from ``origin`` meet them; for the compiled loops."""
     inverse, spread = solids.from_world, solids.to_world[:, :, :3]
     offset = np.ascontiguousarray(solids.to_world[:, :, 3] - origin)
@@ -68,6 +91,15 @@ def scene_from(solids: Solids, origin: Float) -> tuple[NDArray[Any], ...]:
     tangent = (offset**2).sum(1) - radius**2  # squared length, from the camera to the bounding ball
     local_origin = np.ascontiguousarray(inverse[:, :, :3] @ origin + inverse[:, :, 3])
     return solids.shape, solids.taper, np.ascontiguousarray(inverse), local_origin, offset, tangent
+
+
+@njit(cache=True, nogil=True, fastmath=True, inline="always")
+def _aim(ray: Any, camera: Any, lens: Any, row: Any, column: Any, size: Any) -> None:  # pragma: no cover
+    """Writes the direction through a pixel's middle, one unit long along the camera's axis."""
+    x = (2 * (column + 0.5) / size - 1 - lens[2]) / lens[0]
+    y = (1 - 2 * (row + 0.5) / size - lens[3]) / lens[1]
+    for i in range(3):
+        ray[i] = camera[i, 0] * x + camera[i, 1] * y - camera[i, 2]
 
 
 @njit(cache=True, nogil=True, fastmath=True)
@@ -79,11 +111,8 @@ def _cast(
     fine = size * supersample
     ray, direction, scratch, normal = np.empty(3), np.empty(3), np.empty(3), np.empty(3)
     for row in range(fine):
-        y = (1 - 2 * (row + 0.5) / fine - lens[3]) / lens[1]
         for column in range(fine):
-            x = (2 * (column + 0.5) / fine - 1 - lens[2]) / lens[0]
-            for i in range(3):
-                ray[i] = camera[i, 0] * x + camera[i, 1] * y - camera[i, 2]
+            _aim(ray, camera, lens, row, column, fine)
             distance, who = _nearest(scene, ray, direction, scratch, normal)
             if who < 0:
                 continue
@@ -106,11 +135,8 @@ def _cast_maps(scene: Any, camera: Any, lens: Any, size: Any) -> Any:  # pragma:
     depth, normals = np.full((size, size), np.nan), np.zeros((size, size, 3))
     ray, direction, scratch, normal = np.empty(3), np.empty(3), np.empty(3), np.empty(3)
     for row in range(size):
-        y = (1 - 2 * (row + 0.5) / size - lens[3]) / lens[1]
         for column in range(size):
-            x = (2 * (column + 0.5) / size - 1 - lens[2]) / lens[0]
-            for i in range(3):
-                ray[i] = camera[i, 0] * x + camera[i, 1] * y - camera[i, 2]
+            _aim(ray, camera, lens, row, column, size)
             distance, who = _nearest(scene, ray, direction, scratch, normal)
             if who < 0:
                 continue
@@ -120,6 +146,33 @@ def _cast_maps(scene: Any, camera: Any, lens: Any, size: Any) -> Any:  # pragma:
                 along = camera[0, i] * normal[0] + camera[1, i] * normal[1] + camera[2, i] * normal[2]
                 normals[row, column, i] = along / length
     return depth, normals
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _fill_columns(cells: Any, scene: Any, camera: Any, lens: Any, first: Any, step: Any) -> None:  # pragma: no cover
+    shape, taper, inverse, local_origin, _, _ = scene
+    size, slabs = cells.shape[0], cells.shape[2]
+    ray, o, d = np.empty(3), np.empty(3), np.empty(3)
+    for row in range(size):
+        for column in range(size):
+            _aim(ray, camera, lens, row, column, size)
+            for k in range(len(shape)):
+                for i in range(3):
+                    d[i] = inverse[k, i, 0] * ray[0] + inverse[k, i, 1] * ray[1] + inverse[k, i, 2] * ray[2]
+                    o[i] = local_origin[k, i]
+                # Every solid lies in the ball of radius √3 of its own space.
+                square = d[0] * d[0] + d[1] * d[1] + d[2] * d[2]
+                middle = -(o[0] * d[0] + o[1] * d[1] + o[2] * d[2]) / square
+                reach = middle * middle - (o[0] * o[0] + o[1] * o[1] + o[2] * o[2] - 3) / square
+                if reach <= 0:
+                    continue
+                half = np.sqrt(reach)
+                low = max(0, int(np.ceil((middle - half - first) / step)))
+                high = min(slabs - 1, int(np.floor((middle + half - first) / step)))
+                for s in range(low, high + 1):
+                    t = first + s * step
+                    if _holds(shape[k], taper[k], o[0] + t * d[0], o[1] + t * d[1], o[2] + t * d[2]):
+                        cells[row, column, s] = True
 
 
 @njit(cache=True, nogil=True, fastmath=True)

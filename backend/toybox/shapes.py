@@ -35,7 +35,7 @@ class Solids:
         """Whether each of ``points`` [N, 3] lies inside the union: [N]."""
         inside = np.zeros(len(points), bool)
         for shape, taper, matrix in zip(self.shape, self.taper, self.from_world, strict=True):
-            inside |= _within(shape, taper, *(points @ matrix[:, :3].T + matrix[:, 3]).T)
+            inside |= within(shape, taper, *(points @ matrix[:, :3].T + matrix[:, 3]).T)
         return inside
 
     def volume(self, resolution: int) -> NDArray[np.bool_]:
@@ -49,7 +49,7 @@ class Solids:
             box = tuple(slice(int(i), int(j)) for i, j in zip(low, high, strict=True))
             x, y, z = axis[box[0], None, None], axis[None, box[1], None], axis[None, None, box[2]]
             local = [row[0] * x + row[1] * y + row[2] * z + row[3] for row in matrix.astype(np.float32)]
-            cells[box] |= _within(shape, taper, *local)
+            cells[box] |= within(shape, taper, *local)
         return cells
 
     def hull_points(self) -> NDArray[np.float64]:
@@ -85,7 +85,7 @@ class Solids:
         return Solids(self.shape, self.taper, moved * scale, self.colour)
 
 
-def _within(
+def within(
     shape: int, taper: float, x: NDArray[np.floating], y: NDArray[np.floating], z: NDArray[np.floating]
 ) -> NDArray[np.bool_]:
     """Whether points of a solid's own space lie in it."""

@@ -10,11 +10,9 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numba import njit  # pyright: ignore[reportMissingTypeStubs]
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
@@ -23,7 +21,7 @@ from ..cameras import CameraBatch, orbit_cameras
 from .instances import make_instance
 from .kept import Arrays, kept_arrays
 from .model import IMAGE_SIZE
-from .raycast import scene_from
+from .raycast import render_columns
 from .shapes import Solids
 from .view_dataset import DISTANCE, FIELD_OF_VIEW, ViewBatches, Views
 
@@ -33,52 +31,8 @@ SLABS = 48
 
 def column_cells(solids: Solids, camera: CameraBatch, size: int = IMAGE_SIZE, slabs: int = SLABS) -> NDArray[np.bool_]:
     """Which cells' middles lie in the object: [size, size, slabs], the nearest slab first."""
-    pose = np.ascontiguousarray(camera.camera_to_world[0], np.float64)
-    lens = np.array((*camera.focal[0], *camera.center[0]), np.float64)
-    first, step = float(camera.distance[0]) - 1 + 1 / slabs, 2 / slabs
-    cells = np.zeros((size, size, slabs), np.bool_)
-    _fill(cells, scene_from(solids, pose[:3, 3]), pose, lens, first, step)
-    return cells
-
-
-@njit(cache=True, nogil=True, fastmath=True)
-def _fill(cells: Any, scene: Any, pose: Any, lens: Any, first: Any, step: Any) -> None:  # pragma: no cover
-    shape, taper, inverse, origins, _, _ = scene
-    size, slabs = cells.shape[0], cells.shape[2]
-    ray, o, d = np.empty(3), np.empty(3), np.empty(3)
-    for row in range(size):
-        y = (1 - 2 * (row + 0.5) / size - lens[3]) / lens[1]
-        for column in range(size):
-            x = (2 * (column + 0.5) / size - 1 - lens[2]) / lens[0]
-            for i in range(3):
-                ray[i] = pose[i, 0] * x + pose[i, 1] * y - pose[i, 2]
-            for k in range(len(shape)):
-                for i in range(3):
-                    d[i] = inverse[k, i, 0] * ray[0] + inverse[k, i, 1] * ray[1] + inverse[k, i, 2] * ray[2]
-                    o[i] = origins[k, i]
-                # Every solid lies in the ball of radius √3 of its own space.
-                square = d[0] * d[0] + d[1] * d[1] + d[2] * d[2]
-                middle = -(o[0] * d[0] + o[1] * d[1] + o[2] * d[2]) / square
-                reach = middle * middle - (o[0] * o[0] + o[1] * o[1] + o[2] * o[2] - 3) / square
-                if reach <= 0:
-                    continue
-                half = np.sqrt(reach)
-                low = max(0, int(np.ceil((middle - half - first) / step)))
-                high = min(slabs - 1, int(np.floor((middle + half - first) / step)))
-                for s in range(low, high + 1):
-                    t = first + s * step
-                    if _inside(shape[k], taper[k], o[0] + t * d[0], o[1] + t * d[1], o[2] + t * d[2]):
-                        cells[row, column, s] = True
-
-
-@njit(cache=True, nogil=True, fastmath=True, inline="always")
-def _inside(shape: Any, taper: Any, x: Any, y: Any, z: Any) -> Any:  # pragma: no cover
-    if shape == 0:
-        return x * x + y * y + z * z <= 1
-    if shape == 1:
-        return abs(x) <= 1 and abs(y) <= 1 and abs(z) <= 1
-    radius = (1 + taper) / 2 + z * (taper - 1) / 2
-    return abs(z) <= 1 and x * x + y * y <= radius * radius
+    (fx, fy), (cx, cy) = camera.focal[0], camera.center[0]
+    return render_columns(solids, camera.camera_to_world[0], (fx, fy), (cx, cy), size, slabs)
 
 
 @dataclass(frozen=True)
