@@ -117,6 +117,8 @@ def main() -> None:
     rows = run(arguments, judge)
     asked = Counter(asset.variant for asset in chosen(arguments))
     variants = {name: {**summary(found), "failed": asked[name] - len(found)} for name, found in rows.items() if found}
+    if not variants:
+        raise SystemExit(f"No asset in {arguments.out} is finished.")
     print(table(variants))
     result = {"judge": skill, "controls": checks, "variants": variants, "settings": arguments.set}
     (arguments.out / "janus.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
