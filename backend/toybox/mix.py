@@ -20,6 +20,8 @@ _TRAINED = ("unet", "text_encoder", SUBFOLDER)
 
 def mix(first: Path, second: Path, share: float, out: Path) -> None:
     """Write ``out``: ``first`` with ``share`` in [0, 1] of ``second``. Raises ValueError where they do not match."""
+    if not 0 <= share <= 1:
+        raise ValueError(f"The share must be from 0 to 1, not {share}.")
     if out.exists():
         raise ValueError(f"{out} is there already; choose another folder.")
     pairs = [
@@ -49,7 +51,10 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.5, help="of the second, 0 to 1")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    mix(arguments.first, arguments.second, arguments.share, arguments.out)
+    try:
+        mix(arguments.first, arguments.second, arguments.share, arguments.out)
+    except ValueError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

@@ -36,9 +36,7 @@ def render(
 
     Camera conventions are the project's: looks down −Z, normalised intrinsics, row 0 on top.
     """
-    camera = np.ascontiguousarray(camera_to_world, np.float64)
-    scene = _scene(solids, camera[:3, 3])
-    lens = np.array((*focal, *center), np.float64)
+    scene, camera, lens = _prepared(solids, camera_to_world, focal, center)
     colour, hits = _cast(
         scene, solids.colour, camera, lens, size, supersample, np.array(light.position, np.float64), light.ambient
     )
@@ -55,9 +53,7 @@ def render_maps(
     Depth along the camera's axis [size, size], NaN where nothing is; and unit normals in the camera's axes [size, size,
     3], 0 there.
     """
-    camera = np.ascontiguousarray(camera_to_world, np.float64)
-    lens = np.array((*focal, *center), np.float64)
-    depth, normals = _cast_maps(_scene(solids, camera[:3, 3]), camera, lens, size)
+    depth, normals = _cast_maps(*_prepared(solids, camera_to_world, focal, center), size)
     return depth.astype(np.float32), normals.astype(np.float32)
 
 
@@ -74,23 +70,27 @@ def render_columns(
     The cells of a column lie on the ray through a pixel's middle, from the plane one unit before the origin to the one
     behind it, as the camera looks.
     """
-    camera = np.ascontiguousarray(camera_to_world, np.float64)
-    lens = np.array((*focal, *center), np.float64)
+    scene, camera, lens = _prepared(solids, camera_to_world, focal, center)
     cells = np.zeros((size, size, slabs), np.bool_)
     step = 2 / slabs
     first = float(np.linalg.norm(camera[:3, 3])) - 1 + step / 2
-    _fill_columns(cells, _scene(solids, camera[:3, 3]), camera, lens, first, step)
+    _fill_columns(cells, scene, camera, lens, first, step)
     return cells
 
 
-def _scene(solids: Solids, origin: Float) -> tuple[NDArray[Any], ...]:
-    """The solids as rays from ``origin`` meet them; for the compiled loops."""
+def _prepared(
+    solids: Solids, camera_to_world: Float, focal: tuple[float, float], center: tuple[float, float]
+) -> tuple[tuple[NDArray[Any], ...], Float, Float]:
+    """For the compiled loops: the solids as the camera's rays meet them, its pose, and its focal lengths and centre."""
+    camera = np.ascontiguousarray(camera_to_world, np.float64)
+    origin = camera[:3, 3]
     inverse, spread = solids.from_world, solids.to_world[:, :, :3]
     offset = np.ascontiguousarray(solids.to_world[:, :, 3] - origin)
     radius = np.where(solids.shape == SPHERE, np.linalg.norm(spread, 2, (1, 2)), np.linalg.norm(spread, axis=(1, 2)))
     tangent = (offset**2).sum(1) - radius**2  # squared length, from the camera to the bounding ball
     local_origin = np.ascontiguousarray(inverse[:, :, :3] @ origin + inverse[:, :, 3])
-    return solids.shape, solids.taper, np.ascontiguousarray(inverse), local_origin, offset, tangent
+    scene = solids.shape, solids.taper, np.ascontiguousarray(inverse), local_origin, offset, tangent
+    return scene, camera, np.array((*focal, *center), np.float64)
 
 
 @njit(cache=True, nogil=True, fastmath=True, inline="always")
@@ -100,6 +100,13 @@ def _aim(ray: Any, camera: Any, lens: Any, row: Any, column: Any, size: Any) -> 
     y = (1 - 2 * (row + 0.5) / size - lens[3]) / lens[1]
     for i in range(3):
         ray[i] = camera[i, 0] * x + camera[i, 1] * y - camera[i, 2]
+
+
+@njit(cache=True, nogil=True, fastmath=True, inline="always")
+def _turn(direction: Any, inverse: Any, ray: Any) -> None:  # pragma: no cover
+    """Writes the ray's direction in a solid's own space."""
+    for i in range(3):
+        direction[i] = inverse[i, 0] * ray[0] + inverse[i, 1] * ray[1] + inverse[i, 2] * ray[2]
 
 
 @njit(cache=True, nogil=True, fastmath=True)
@@ -152,14 +159,13 @@ def _cast_maps(scene: Any, camera: Any, lens: Any, size: Any) -> Any:  # pragma:
 def _fill_columns(cells: Any, scene: Any, camera: Any, lens: Any, first: Any, step: Any) -> None:  # pragma: no cover
     shape, taper, inverse, local_origin, _, _ = scene
     size, slabs = cells.shape[0], cells.shape[2]
-    ray, o, d = np.empty(3), np.empty(3), np.empty(3)
+    ray, d = np.empty(3), np.empty(3)
     for row in range(size):
         for column in range(size):
             _aim(ray, camera, lens, row, column, size)
             for k in range(len(shape)):
-                for i in range(3):
-                    d[i] = inverse[k, i, 0] * ray[0] + inverse[k, i, 1] * ray[1] + inverse[k, i, 2] * ray[2]
-                    o[i] = local_origin[k, i]
+                o = local_origin[k]
+                _turn(d, inverse[k], ray)
                 # Every solid lies in the ball of radius √3 of its own space.
                 square = d[0] * d[0] + d[1] * d[1] + d[2] * d[2]
                 middle = -(o[0] * d[0] + o[1] * d[1] + o[2] * d[2]) / square
@@ -185,8 +191,7 @@ def _nearest(scene: Any, ray: Any, direction: Any, scratch: Any, normal: Any) ->
         along = ray[0] * offset[k, 0] + ray[1] * offset[k, 1] + ray[2] * offset[k, 2]
         if along * along < tangent[k] * square:  # misses the bounding ball
             continue
-        for i in range(3):
-            direction[i] = inverse[k, i, 0] * ray[0] + inverse[k, i, 1] * ray[1] + inverse[k, i, 2] * ray[2]
+        _turn(direction, inverse[k], ray)
         t = _enter(shape[k], taper[k], local_origin[k], direction, scratch)
         if 0 < t < nearest:
             nearest, who = t, k

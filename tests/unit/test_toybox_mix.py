@@ -41,3 +41,5 @@ def test_what_does_not_match_is_an_error_and_leaves_nothing(tmp_path: Path) -> N
         mix(tmp_path / "missing", first, 0.5, tmp_path / "out")
     with pytest.raises(ValueError, match="already"):
         mix(first, first, 0.5, first)
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        mix(first, first, 46, tmp_path / "out")
