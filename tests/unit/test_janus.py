@@ -14,7 +14,7 @@ from backend.toybox.world import Look, make_object
 from benchmarks.janus.__main__ import chosen
 from benchmarks.janus.measures import AZIMUTHS, colour_error, front_where_none_is, uncoloured, views
 from benchmarks.janus.report import summary, table
-from benchmarks.janus.subjects import LOOKS, VARIANTS, Asset, has_face
+from benchmarks.janus.subjects import LOOKS, PUBLISHED, VARIANTS, Asset, has_face
 from benchmarks.truth import shape_score, true_mesh, two_faced
 
 
@@ -28,7 +28,8 @@ def test_the_prompts_are_as_many_as_promised_and_distinct() -> None:
 
 def test_published_variants_differ_in_guidance_alone() -> None:
     requests = {name: Asset(name, LOOKS[0], 3).request("standard", "toybox", []) for name in VARIANTS}
-    published = [requests[name] for name in ("plain", "negative", "stable-dreamfusion", "threestudio")]
+    published = [requests[name] for name in PUBLISHED]
+    assert published[0].optimize.iterations == 3 * requests["default"].optimize.iterations
     for request in published:
         assert dataclasses.replace(request, guidance=published[0].guidance) == published[0]
     assert len({request.digest() for request in requests.values()}) == len(VARIANTS)
@@ -49,8 +50,9 @@ def test_of_what_is_there_a_table_can_be_made(tmp_path) -> None:
 
 
 def test_settings_go_to_every_variant() -> None:
-    changed = Asset("plain", LOOKS[0], 0).request("draft", "toybox", ["optimize.iterations=7"])
-    assert changed.optimize.iterations == 7
+    for name in VARIANTS:
+        changed = Asset(name, LOOKS[0], 0).request("draft", "toybox", ["optimize.iterations=7"])
+        assert changed.optimize.iterations == (21 if name in PUBLISHED else 7)
 
 
 def test_a_front_counts_where_none_is() -> None:
