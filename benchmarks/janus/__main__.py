@@ -52,18 +52,25 @@ def run(arguments: argparse.Namespace, judge: Any) -> dict[str, list[dict[str, A
     return rows
 
 
-def controls(judge: Any) -> dict[str, Any]:
-    """The true meshes must never be called Janus, two-faced ones always."""
+def controls(judge: Any, out: Path) -> dict[str, Any]:
+    """The true meshes must never be called Janus, two-faced ones always; pictures of the true ones stay in ``out``."""
     from backend.toybox.world import make_object
 
     from ..truth import true_mesh, two_faced
-    from .measures import judge_mesh, views
+    from .measures import AZIMUTHS, judge_mesh, views
+    from .report import strip, true_strip
 
-    meshes = {look: true_mesh(make_object(look)) for look in LOOKS}
-    doubles = {look: two_faced(mesh) for look, mesh in meshes.items() if has_face(look)}
-    true, double = (
-        [judge_mesh(mesh, views(mesh), look, judge) for look, mesh in kind.items()] for kind in (meshes, doubles)
-    )
+    true: list[dict[str, Any]] = []
+    double: list[dict[str, Any]] = []
+    for look in LOOKS:
+        mesh = true_mesh(make_object(look))
+        seen, place = views(mesh), true_strip(out, look)
+        place.parent.mkdir(exist_ok=True)
+        strip(seen, AZIMUTHS).save(place)
+        true.append(judge_mesh(mesh, seen, look, judge))
+        if has_face(look):
+            twice = two_faced(mesh)
+            double.append(judge_mesh(twice, views(twice), look, judge))
     return {
         "true_meshes": {
             "janus_rate": sum(row["janus"] for row in true) / len(true),
@@ -112,7 +119,7 @@ def main() -> None:
     from .report import contact_sheet, summary, table
 
     judge, skill = kept_judge(arguments.out / "judge.pt")
-    checks = controls(judge)
+    checks = controls(judge, arguments.out)
     print(json.dumps({"judge": skill, "controls": checks}, indent=2), flush=True)
     rows = run(arguments, judge)
     asked = Counter(asset.variant for asset in chosen(arguments))

@@ -10,9 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from .subjects import Asset, has_face
+from backend.toybox.captions import caption
+from backend.toybox.world import Look
+
+from .subjects import LOOKS, Asset, has_face
 
 SHEET_AZIMUTHS = (0, 90, 180, 270)
+TRUE = "true"
 TILE = 64
 
 
@@ -55,31 +59,34 @@ def table(variants: dict[str, dict[str, Any]]) -> str:
 
 
 def contact_sheet(assets: list[Asset], folder: Path) -> Image.Image:
-    """A row per prompt, and per variant the views from the front, the right, the back and the left; first seed only.
+    """A row per prompt and seed: views from the front, the right, the back and the left of the true and the made ones.
 
-    Red frames mark Janus.
+    Red frames mark Janus; what is not there is blank.
     """
     variants = list(dict.fromkeys(asset.variant for asset in assets))
-    seed = min(asset.seed for asset in assets)
-    looks = list(dict.fromkeys(asset.look for asset in assets))
-    label, head, width = 190, 16, TILE * len(SHEET_AZIMUTHS) + 8
-    sheet = Image.new("RGB", (label + width * len(variants), head + TILE * len(looks)), "white")
+    made = list(dict.fromkeys((asset.look, asset.seed) for asset in assets))
+    made.sort(key=lambda each: LOOKS.index(each[0]))
+    label, head, width = 200, 16, TILE * len(SHEET_AZIMUTHS) + 8
+    sheet = Image.new("RGB", (label + width * (1 + len(variants)), head + TILE * len(made)), "white")
     draw = ImageDraw.Draw(sheet)
-    for column, variant in enumerate(variants):
-        draw.text((label + column * width, 2), variant, fill="black")
-        for row, look in enumerate(looks):
-            place = folder / variant / Asset(variant, look, seed).name
-            if not (place / "views.png").exists():
-                continue
+    for column, title in enumerate((TRUE, *variants)):
+        draw.text((label + column * width, 2), title, fill="black")
+    for row, (look, seed) in enumerate(made):
+        title = f"{Asset('', look, seed).prompt[:28]}, {seed}"
+        draw.text((4, head + row * TILE + 26), title, fill="black" if has_face(look) else "gray")
+        places = [folder / variant / Asset(variant, look, seed).name for variant in variants]
+        for column, place in enumerate((true_strip(folder, look), *(each / "views.png" for each in places))):
             at = (label + column * width, head + row * TILE)
-            sheet.paste(Image.open(place / "views.png"), at)
-            if (place / "janus").exists():
+            if place.exists():
+                sheet.paste(Image.open(place), at)
+            if (place.parent / "janus").exists():
                 draw.rectangle((*at, at[0] + width - 9, at[1] + TILE - 1), outline="red", width=2)
-    for row, look in enumerate(looks):
-        draw.text(
-            (4, head + row * TILE + 26), Asset("", look, 0).prompt[:30], fill="black" if has_face(look) else "gray"
-        )
     return sheet
+
+
+def true_strip(folder: Path, look: Look) -> Path:
+    """Where the views of the true object are kept."""
+    return folder / TRUE / f"{caption(look).replace(' ', '-')}.png"
 
 
 def strip(views: NDArray[np.float32], azimuths: NDArray[np.float64]) -> Image.Image:

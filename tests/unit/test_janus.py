@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from backend.toybox.kinds import KINDS
 from backend.toybox.world import Look, make_object
 from benchmarks.janus.__main__ import chosen
 from benchmarks.janus.measures import AZIMUTHS, colour_error, front_where_none_is, uncoloured, views
-from benchmarks.janus.report import summary, table
+from benchmarks.janus.report import TILE, contact_sheet, summary, table, true_strip
 from benchmarks.janus.subjects import LOOKS, PUBLISHED, VARIANTS, Asset, has_face
 from benchmarks.truth import shape_score, true_mesh, two_faced
 
@@ -103,3 +104,23 @@ def test_the_summary_counts_faces_apart() -> None:
     assert result["iou_by_kind"] == {"car": 0.7, "duck": 0.5}
     assert result["iou_mean"] == pytest.approx(0.5667)
     assert "50.0%" in table({"plain": result})
+
+
+def test_the_sheet_has_the_true_object_and_every_seed(tmp_path) -> None:
+    duck, bed = LOOKS[2], LOOKS[12]
+    views = Image.new("RGB", (4 * TILE, TILE), "blue")
+    true_strip(tmp_path, duck).parent.mkdir()
+    views.save(true_strip(tmp_path, duck))
+    assets = [Asset("plain", bed, 0), Asset("plain", duck, 0), Asset("plain", duck, 1)]
+    two_faced = tmp_path / "plain" / assets[2].name
+    two_faced.mkdir(parents=True)
+    views.save(two_faced / "views.png")
+    (two_faced / "janus").touch()
+    sheet = np.asarray(contact_sheet(assets, tmp_path)).astype(int)
+    blue, red = ((sheet == colour).all(-1) for colour in ((0, 0, 255), (255, 0, 0)))
+    rows = [slice(16 + TILE * k, 16 + TILE * (k + 1)) for k in range(3)]  # the duck's two seeds, then the bed
+    true, made = slice(200, 464), slice(464, 728)
+    assert [blue[row, true].sum() for row in rows] == [4 * TILE**2, 4 * TILE**2, 0]
+    assert [blue[row, made].any() for row in rows] == [False, True, False]
+    assert [red[row, made].any() for row in rows] == [False, True, False]
+    assert not red[:, true].any()
