@@ -29,7 +29,7 @@ class SketchSettings:
     """From where a drawing is taken to be seen, in degrees."""
     share: float = bounded(1.0, 0.0, 1.0)
     """Share of the distillation, from its start, during which they count."""
-    rays: int = bounded(48, 8, 512)
+    rays: int = bounded(24, 8, 512)
     """Side of the square of rays that each step casts, shared by eight of them; each ray is drawn anew."""
     colour_weight: float = bounded(5_000.0, 0.0, 1e6)
     """Of the squared error of sRGB colours, before one random background."""

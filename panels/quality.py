@@ -116,10 +116,6 @@ class DREAMLATHE_PT_sketches(SidebarPanel, Panel):
     bl_parent_id = "DREAMLATHE_PT_advanced"
     bl_options = {"DEFAULT_CLOSED"}
 
-    @classmethod
-    def poll(cls, context: Context) -> bool:
-        return not uses_pictures(shown(context))
-
     def draw(self, context: Context) -> None:
         _draw_rest(layout_of(self), shown(context).sketch, SketchSettings, set())
 
