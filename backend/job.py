@@ -282,6 +282,7 @@ def _make(request: Request, folder: Path, loaded: _Loaded, report: Report, shoul
     report(Phase("bake", "Writing the files."))
     _write_results(mesh, folder, lambda: _stop_if(should_stop))
     seconds = {
+        "sketches": run.pop("sketching_seconds"),
         "optimize": run.pop("seconds"),
         "mesh": round(meshed - started, 3),
         "write": round(time.perf_counter() - meshed, 3),

@@ -75,8 +75,11 @@ def optimize(
     pictures = ReferenceViews(references, request.reference, device) if references else None
     if guidance is None and pictures is None:
         raise RequestError("There is nothing to go by: no model and no picture.", "Choose a model or give a picture.")
+    started = time.perf_counter()
     sketches = sketched(request, folder, guidance, device, report, should_stop, references)
+    sketching = time.perf_counter() - started if sketches else 0.0
     loop = _Loop(request, folder, guidance, pictures, sketches, device, report)
+    loop.state.tally.sketching += sketching
     while True:
         try:
             loop.run(should_stop)
@@ -109,8 +112,7 @@ class _Loop:
         device: torch.device,
         report: Callable[[Event], None],
     ) -> None:
-        self.request, self.settings = request, request.optimize
-        self.folder = folder
+        self.request, self.settings, self.folder = request, request.optimize, folder
         self.guidance = guidance
         self.painter = painter(guidance)
         self.pictures = () if pictures is None else (pictures,)
@@ -162,16 +164,14 @@ class _Loop:
             ) from None
         safe = self.store.load_regular() if error.reason == "nan" else None
         fresh = RunState.fresh(self.request, self.device, tally.restarts + 1)
-        fresh.tally.seconds = tally.seconds
-        fresh.tally.reason = error.reason
+        fresh.tally.seconds, fresh.tally.sketching, fresh.tally.reason = tally.seconds, tally.sketching, error.reason
         if safe is not None:
             fresh.unpack_field(safe)
             fresh.tally.step = safe.values["tally"]["step"]
         self._adopt(fresh)
         self.saved_at = -1
-        self.report(
-            Message("warning", f"{error} Starting again from step {fresh.tally.step} at half the learning rate.")
-        )
+        text = f"{error} Starting again from step {fresh.tally.step} at half the learning rate."
+        self.report(Message("warning", text))
 
     def _adopt(self, state: RunState) -> None:
         self.state = state

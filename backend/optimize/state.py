@@ -49,6 +49,8 @@ class Tally:
     """Why the run was restarted."""
     seconds: float = 0.0
     """Spent in steps, over all processes that worked on the run."""
+    sketching: float = 0.0
+    """Seconds before the steps, of sketches and of what is foretold by them; counted as those."""
     loss: float = 0.0
     """The guidance's, averaged over about the last 20 steps; so are the following."""
     opacity: float = 0.0
@@ -181,6 +183,7 @@ class RunState:
         return {
             "steps": tally.step,
             "seconds": round(tally.seconds, 3),
+            "sketching_seconds": round(tally.sketching, 3),
             "steps_per_second": round(tally.step / max(tally.seconds, 1e-9), 3),
             "restarts": tally.restarts,
             "restart_reason": tally.reason,

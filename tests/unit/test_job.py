@@ -96,8 +96,9 @@ def test_metrics_tell_what_was_made(done: tuple[Path, list[Event]]) -> None:
     mesh = backend.meshing.read_mesh(folder / "mesh.glb")
     assert metrics["mesh"] == {"vertices": len(mesh.vertices), "faces": len(mesh.faces), "texture_size": 64}
     assert 0 < metrics["mesh"]["faces"] <= REQUEST.mesh.faces
-    assert set(metrics["seconds"]) == {"model", "optimize", "mesh", "write"}
+    assert set(metrics["seconds"]) == {"model", "sketches", "optimize", "mesh", "write"}
     assert metrics["seconds"]["optimize"] > 0
+    assert metrics["seconds"]["sketches"] == 0
     assert metrics["seconds"]["mesh"] > 0
     assert metrics["device"] == "cpu"
     assert metrics["optimize"]["steps"] == 24

@@ -73,7 +73,7 @@ def assert_same(one: tuple[Any, ...], other: tuple[Any, ...]) -> None:
     for a, b in zip(one[:2], other[:2], strict=True):
         assert a.state_dict().keys() == b.state_dict().keys()
         assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
-    timed = {"seconds", "steps_per_second"}
+    timed = {"seconds", "sketching_seconds", "steps_per_second"}
     assert {k: v for k, v in one[2].items() if k not in timed} == {k: v for k, v in other[2].items() if k not in timed}
 
 

@@ -234,7 +234,8 @@ def test_they_count_beside_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     begin(asked, tmp_path, Draughtsman(told=True))
     monkeypatch.setattr(ReferenceViews, "look", watched)
-    optimize(asked, tmp_path, Draughtsman(told=True), CPU, lambda _: None, lambda: False, references)
+    *_, metrics = optimize(asked, tmp_path, Draughtsman(told=True), CPU, lambda _: None, lambda: False, references)
+    assert metrics["sketching_seconds"] > 0
     steps = [step / 8 for step in range(9)]
     assert sorted(looks) == [*((1, step) for step in steps), *((9, step) for step in steps if step < 0.5)]
     assert len(_pictures(asked, references, tmp_path).views) == 1
