@@ -55,6 +55,8 @@ class Truth:
         self.mesh = true_mesh(subject.solids, self.surface)
         self.reach = float(np.linalg.norm(self.surface[0], axis=1).max())
         """The object's radius: Chamfer distances are those of the object scaled to the unit ball."""
+        self.side = float(np.ptp(self.surface[0], axis=0).max())
+        """The longest side of the object's box, which SyncDreamer's evaluation (arXiv 2309.03453) makes 1."""
         self.behind = (cell_centers(RESOLUTION) @ subject.camera.position[0] < 0).reshape(self.cells.shape)
         """The half of the cube that is away from the reference camera."""
         self.views = photographed(self.mesh, unseen_views(subject.pose[0]))
@@ -67,10 +69,12 @@ class Truth:
         ours = sample_surface(made.mesh.vertices, made.mesh.faces, POINTS, rng)
         true = sample_surface(*self.surface, POINTS, rng)
         views = photographed(made.mesh, unseen_views(self.subject.pose[0]))
+        distance = surface_distance(ours, true)
         figures = {
             "iou": volume_iou(made.cells, self.cells),
             "iou_back_half": volume_iou(made.cells & self.behind, self.cells & self.behind),
-            "chamfer": surface_distance(ours, true) / self.reach,
+            "chamfer": distance / self.reach,
+            "chamfer_by_side": distance / self.side,
             "psnr": float(np.mean([psnr(a, b) for a, b in zip(views, self.views, strict=True)])),
             "ssim": float(np.mean([ssim(a, b) for a, b in zip(views, self.views, strict=True)])),
             "reference_psnr": psnr(photographed(made.mesh, self.subject.camera, lit=False)[0], self.front),

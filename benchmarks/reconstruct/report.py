@@ -17,6 +17,7 @@ METHODS = ("ours", "hull", "mean_shape")
 FIGURES = {
     "iou": "iou_mean",
     "chamfer": "chamfer_mean",
+    "chamfer_by_side": "chamfer_by_side_mean",
     "psnr": "psnr_mean",
     "ssim": "ssim_mean",
     "iou_back_half": "iou_back_half",

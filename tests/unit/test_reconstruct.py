@@ -126,7 +126,8 @@ def test_pictures_are_compared_as_the_field_does() -> None:
 
 def row(group: str, ours: float, hull: float, mean: float) -> dict[str, Any]:
     def figures(iou: float) -> dict[str, float]:
-        return {"iou": iou, "iou_back_half": iou, "chamfer": 0.1, "psnr": 20.0, "ssim": 0.9, "reference_psnr": 25.0}
+        figures = {"iou": iou, "iou_back_half": iou, "chamfer": 0.1, "chamfer_by_side": 0.05}
+        return {**figures, "psnr": 20.0, "ssim": 0.9, "reference_psnr": 25.0}
 
     shapes = {"ours": figures(ours), "hull": figures(hull), "mean_shape": figures(mean)}
     return {"group": group, "seconds": 100.0 * ours, "true_mesh": {"iou": 1 - mean, "chamfer": mean}, **shapes}
@@ -155,5 +156,6 @@ def test_an_object_is_measured_and_kept(tmp_path: Path) -> None:
     assert json.loads((folder / "measured.json").read_text()) == found
     assert found["ours"] == found["hull"]
     assert found["seconds"] == 12.5
+    assert 1 < found["ours"]["chamfer"] / found["ours"]["chamfer_by_side"] < 2  # a box's longest side, in its radii
     sheet = contact_sheet([CAR, Subject(3, "cat")], tmp_path)
     assert sheet.height < 100  # the unfinished one has no row
