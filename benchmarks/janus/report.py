@@ -21,20 +21,24 @@ TILE = 64
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The means over one variant's assets; shares are fractions."""
+    """The means over one variant's assets, None of none; shares are fractions."""
 
-    def mean(key: str, of: list[dict[str, Any]]) -> float:
-        return round(statistics.fmean(row[key] for row in of), 4) if of else float("nan")
+    def mean(key: str, of: list[dict[str, Any]]) -> float | None:
+        return round(statistics.fmean(row[key] for row in of), 4) if of else None
+
+    def by_kind(key: str) -> dict[str, float | None]:
+        kinds = sorted({row["kind"] for row in rows})
+        return {kind: mean(key, [row for row in rows if row["kind"] == kind]) for kind in kinds}
 
     faced = [row for row in rows if row["face"]]
-    kinds = sorted({row["kind"] for row in rows})
     return {
         "assets": len(rows),
         "janus_rate": mean("janus", faced),
         "janus_rate_without_face": mean("janus", [row for row in rows if not row["face"]]),
         "iou_mean": mean("iou", rows),
-        "iou_by_kind": {kind: mean("iou", [row for row in rows if row["kind"] == kind]) for kind in kinds},
+        "iou_by_kind": by_kind("iou"),
         "chamfer_mean": mean("chamfer", rows),
+        "chamfer_by_kind": by_kind("chamfer"),
         "r_precision_textured": mean("r_precision_textured", rows),
         "r_precision_textureless": mean("r_precision_textureless", rows),
         "colour_error_mean": mean("colour_error", rows),
@@ -51,11 +55,15 @@ def table(variants: dict[str, dict[str, Any]]) -> str:
     for name, v in variants.items():
         least = min(v["iou_by_kind"], key=lambda kind: v["iou_by_kind"][kind])
         lines.append(
-            f"| {name} | {v['janus_rate']:.1%} | {v['janus_rate_without_face']:.1%} | {v['iou_mean']:.3f} "
+            f"| {name} | {_share(v['janus_rate'])} | {_share(v['janus_rate_without_face'])} | {v['iou_mean']:.3f} "
             f"| {least} {v['iou_by_kind'][least]:.2f} | {v['chamfer_mean']:.3f} | {v['r_precision_textured']:.1%} "
             f"| {v['r_precision_textureless']:.1%} | {v['colour_error_mean']:.1f} | {v['seconds_mean']:.0f} |"
         )
     return "\n".join(lines)
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}"
 
 
 def contact_sheet(assets: list[Asset], folder: Path) -> Image.Image:

@@ -104,6 +104,8 @@ def test_the_summary_counts_faces_apart() -> None:
     assert result["iou_by_kind"] == {"car": 0.7, "duck": 0.5}
     assert result["iou_mean"] == pytest.approx(0.5667)
     assert "50.0%" in table({"plain": result})
+    faced = summary([row])
+    assert faced["janus_rate_without_face"] is None and "| – |" in table({"plain": faced})
 
 
 def test_the_sheet_has_the_true_object_and_every_seed(tmp_path) -> None:
