@@ -77,7 +77,7 @@ def optimize(
         raise RequestError("There is nothing to go by: no model and no picture.", "Choose a model or give a picture.")
     started = time.perf_counter()
     sketches = sketched(request, folder, guidance, device, report, should_stop, references)
-    sketching = time.perf_counter() - started if sketches else 0.0
+    sketching = time.perf_counter() - started
     loop = _Loop(request, folder, guidance, pictures, sketches, device, report)
     loop.state.tally.sketching += sketching
     while True:
@@ -117,12 +117,12 @@ class _Loop:
         self.painter = painter(guidance)
         self.pictures = () if pictures is None else (pictures,)
         self.sketches = sketches
-        self.device = device
-        self.report = report
+        self.foretold = tuple(views for views in sketches if views.know_depth) if self.pictures else ()
+        self.fills_dents = self.settings.dent_weight > 0 and not self.foretold
+        self.device, self.report = device, report
         self.store = CheckpointStore(folder, request.digest())
-        self.saved_at = -1
+        self.saved_at, self.reported = -1, 0.0
         self.recent: deque[float] = deque(maxlen=50)
-        self.reported = 0.0
         self.white_share = request.view_guidance.white_share if request.shows_pictures else 0.0
         self.steps = request.optimize.iterations + (request.refine.iterations if self.painter is not None else 0)
         self.previewed = time.perf_counter()
@@ -235,10 +235,10 @@ class _Loop:
     def _look(self, step: int) -> Look | None:
         """At the pictures, where it is their turn, and at the sketches while they count.
 
-        Without a guidance it always is their turn, and they have its other losses.
+        What is foretold beside pictures counts to the end. Without a guidance all have a turn, and its other losses.
         """
         done, known = schedules.progress(step, self.settings.iterations), None
-        for pictures in (*self.pictures, *(self.sketches if done < self.request.sketch.share else ())):
+        for pictures in (*self.pictures, *(self.sketches if done < self.request.sketch.share else self.foretold)):
             if not (self.guidance is None or pictures.is_due(step)):
                 continue
             seen = pictures.look(done, self.renderer, self.state.rng, want_normals=self.guidance is None)
@@ -350,7 +350,7 @@ class _Loop:
     def _dents(self, step: int, cameras: CameraBatch, opacity: Tensor) -> Tensor:
         """The weighted loss of dents; looks for them now and then."""
         settings, state = self.settings, self.state
-        if not settings.dent_weight:
+        if not self.fills_dents:
             return torch.zeros((), device=self.device)
         if schedules.dents_are_watched(step, settings, dents.WINDOW):
             state.dents.see(cameras, opacity, step, state.rng)

@@ -85,6 +85,11 @@ class ReferenceViews:
         forward = -self.cameras.camera_to_world[:, :3, 2]
         self._forward = torch.from_numpy(np.ascontiguousarray(forward)).to(device)
 
+    @property
+    def know_depth(self) -> bool:
+        """Whether they say in radii how far away surfaces are."""
+        return self.targets[-1].depth is not None and self.targets[-1].metric
+
     def is_due(self, step: int) -> bool:
         """Whether a step that may do without looks at the pictures."""
         return step % self.settings.interval == 0

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from backend.toybox.captions import caption
+from backend.toybox.view_dataset import before_white
 from backend.toybox.world import Look
 
 from .subjects import LOOKS, Asset, has_face
@@ -100,5 +101,4 @@ def true_strip(folder: Path, look: Look) -> Path:
 def strip(views: NDArray[np.float32], azimuths: NDArray[np.float64]) -> Image.Image:
     """The four views of :func:`contact_sheet` among all ``views`` [N, S, S, 4] at ``azimuths`` [N]."""
     chosen = [views[int(np.argmin(np.abs(azimuths - a)))] for a in SHEET_AZIMUTHS]
-    flat = [v[..., :3] * v[..., 3:] + 1 - v[..., 3:] for v in chosen]
-    return Image.fromarray(np.rint(np.concatenate(flat, axis=1) * 255).astype(np.uint8))
+    return Image.fromarray(np.rint(before_white(np.concatenate(chosen, axis=1)) * 255).astype(np.uint8))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,19 +20,24 @@ from backend.guidance import Maps, Side, load_view_guidance
 from backend.guidance.model_folder import BUILT_IN_VIEW_FOLDER
 from backend.guidance.references import ReferencePicture
 from backend.guidance.view_volume import FOLDER, LatentViewVolume, agreeing, fused, load
+from backend.optimize import optimize
+from backend.optimize.dents import Dents
+from backend.optimize.reference_loss import ReferenceViews
 from backend.optimize.sides import AZIMUTHS, ELEVATIONS, side_views
 from backend.optimize.sketches import sketched
-from backend.request import ViewGuidanceSettings
+from backend.reference_files import prepare
+from backend.request import RefineSettings, ViewGuidanceSettings
 from backend.toybox.instances import held_out
 from backend.toybox.shapes import Solids
 from backend.toybox.true_maps import true_maps
 from backend.toybox.volume_dataset import column_cells
-from tests.unit.test_sketches import CPU, Draughtsman, request
+from tests.unit.test_sketches import CPU, Draughtsman, picture_of_the_spheres, request
 from tests.unit.tiny_zero123 import picture, write_folder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SIZE = 64
+SIDES = len(AZIMUTHS) * len(ELEVATIONS)
 
 
 class Knows:
@@ -59,7 +65,7 @@ def solids() -> Solids:
 def test_they_are_pictures_of_the_shape_alone(solids: Solids) -> None:
     views = side_views(Knows(solids))
     angles = {(round(float(v.camera.azimuth[0])), round(float(v.camera.elevation[0]))) for v in views}
-    assert len(views) == len(angles) == len(AZIMUTHS) * len(ELEVATIONS)
+    assert len(views) == len(angles) == SIDES
     for view in views:
         depth, normals = true_maps(solids, view.camera, SIZE)
         seen, known = view.sizes[0], np.isfinite(depth)
@@ -105,6 +111,32 @@ def test_a_model_knows_the_shape_by_its_own_sketches(tmp_path: Path, solids: Sol
     unasked = request(side_weight=0.0, depth_weight=0.0, normal_weight=0.0)
     assert len(sketched(unasked, tmp_path, guidance, CPU, lambda _: None, lambda: False)) == 1
     assert len(shown) == count
+
+
+@pytest.mark.parametrize(("pictured", "foretold"), [(True, True), (True, False), (False, True)])
+def test_the_shape_that_is_foretold_of_a_picture_counts_to_the_end(
+    tmp_path: Path, solids: Solids, monkeypatch: pytest.MonkeyPatch, pictured: bool, foretold: bool
+) -> None:
+    """Also while the model paints, when sketches do not; dents are filled where there is no picture or no shape."""
+    watched, looks, look = list[int](), Counter[int](), ReferenceViews.look
+
+    def counted(self: ReferenceViews, *others: Any, **named: Any) -> Any:
+        looks[len(self.weights)] += 1
+        return look(self, *others, **named)
+
+    monkeypatch.setattr(ReferenceViews, "look", counted)
+    monkeypatch.setattr(Dents, "see", lambda _dents, _cameras, _opacity, step, _rng: watched.append(step))
+    guidance: Any = Draughtsman(told=True)
+    guidance.sides = Knows(solids) if foretold else None
+    asked = request().replace(refine=RefineSettings(4, views=2))
+    if pictured:
+        shown = picture_of_the_spheres(tmp_path / "spheres.png")
+        asked = asked.replace(references=(shown,), view_model="a-folder")
+    references = prepare(asked, lambda _: None)
+    optimize(asked, tmp_path, guidance, CPU, lambda _: None, lambda: False, references)
+    assert watched == ([] if pictured and foretold else list(range(4, 13)))
+    sides = {SIDES: 13 if pictured else 8} if foretold else {}  # the ninth step is at the end of the sketches' share
+    assert looks == {9: 8, **({1: 13} if pictured else {}), **sides}
 
 
 def columns_of(solids: Solids, cameras: CameraBatch) -> torch.Tensor:

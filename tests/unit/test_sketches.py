@@ -183,6 +183,8 @@ def test_drawings_without_a_plain_background_are_none(tmp_path: Path) -> None:
     assert "begins without them" in said[0]
     assert guidance.drawn.total() == SETTINGS.candidates  # the other views are not tried
     assert list(tmp_path.iterdir()) == []
+    *_, metrics = optimize(request(), tmp_path, Draughtsman(plain=False), CPU, lambda _: None, lambda: False)
+    assert metrics["sketching_seconds"] > 0
 
 
 def test_stopping_leaves_nothing(tmp_path: Path) -> None:
