@@ -117,8 +117,8 @@ class _Loop:
         self.painter = painter(guidance)
         self.pictures = () if pictures is None else (pictures,)
         self.sketches = sketches
-        self.foretold = tuple(views for views in sketches if views.know_depth) if self.pictures else ()
-        self.fills_dents = self.settings.dent_weight > 0 and not self.foretold
+        self.lasting = tuple(views for views in sketches if views.lasting)
+        self.fills_dents = self.settings.dent_weight > 0 and not self.lasting
         self.device, self.report = device, report
         self.store = CheckpointStore(folder, request.digest())
         self.saved_at, self.reported = -1, 0.0
@@ -235,10 +235,10 @@ class _Loop:
     def _look(self, step: int) -> Look | None:
         """At the pictures, where it is their turn, and at the sketches while they count.
 
-        What is foretold beside pictures counts to the end. Without a guidance all have a turn, and its other losses.
+        Some of these last to the end. Without a guidance all have a turn, and its other losses.
         """
         done, known = schedules.progress(step, self.settings.iterations), None
-        for pictures in (*self.pictures, *(self.sketches if done < self.request.sketch.share else self.foretold)):
+        for pictures in (*self.pictures, *(self.sketches if done < self.request.sketch.share else self.lasting)):
             if not (self.guidance is None or pictures.is_due(step)):
                 continue
             seen = pictures.look(done, self.renderer, self.state.rng, want_normals=self.guidance is None)

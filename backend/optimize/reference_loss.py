@@ -73,10 +73,19 @@ class Look:
 
 
 class ReferenceViews:
-    """The pictures of a run."""
+    """The pictures of a run.
 
-    def __init__(self, views: Sequence[ReferenceView], settings: ReferenceSettings, device: torch.device) -> None:
-        self.settings = settings
+    ``lasting``, of sketches: the loop holds on to them to its end, and what they leave open is meant to be.
+    """
+
+    def __init__(
+        self,
+        views: Sequence[ReferenceView],
+        settings: ReferenceSettings,
+        device: torch.device,
+        lasting: bool = False,
+    ) -> None:
+        self.settings, self.lasting = settings, lasting
         self.cameras = joined([view.camera for view in views])
         weights = torch.tensor([view.weight for view in views], device=device)
         self.weights = weights / weights.mean()
@@ -84,11 +93,6 @@ class ReferenceViews:
         self.targets = [_targets(size, self.cameras, device) for size in per_size]
         forward = -self.cameras.camera_to_world[:, :3, 2]
         self._forward = torch.from_numpy(np.ascontiguousarray(forward)).to(device)
-
-    @property
-    def know_depth(self) -> bool:
-        """Whether they say in radii how far away surfaces are."""
-        return self.targets[-1].depth is not None and self.targets[-1].metric
 
     def is_due(self, step: int) -> bool:
         """Whether a step that may do without looks at the pictures."""
