@@ -68,7 +68,7 @@ def has_face(look: Look) -> bool:
     return KINDS[look.kind].face
 
 
-_PUBLISHED = (
+_AS_PUBLISHED = (
     *(each for each in RECIPES["dreamfusion"] if not each.startswith("optimize.iterations")),
     "guidance.camera_conditioning=false",
     "guidance.perp_neg_strength=2",
@@ -77,14 +77,12 @@ _PUBLISHED = (
 )
 """Words alone, by the published settings but for their 10 000 steps: guidance scale 100, timesteps from the whole
 schedule to the end. Neither paintings nor sketches nor symmetry, which those methods do not have."""
-PUBLISHED = ("plain", "negative", "stable-dreamfusion", "threestudio")
-VARIANTS: dict[str, tuple[str, ...]] = {
-    "plain": (*_PUBLISHED, "guidance.perp_neg=off"),
-    "negative": (*_PUBLISHED, "guidance.perp_neg=stable-dreamfusion", "guidance.negatives=whole"),
-    "stable-dreamfusion": (*_PUBLISHED, "guidance.perp_neg=stable-dreamfusion"),
-    "threestudio": (*_PUBLISHED, "guidance.perp_neg=threestudio"),
-    "default": RECIPES["words-alone"],
-    "camera": (),
+PUBLISHED: dict[str, tuple[str, ...]] = {
+    "plain": (*_AS_PUBLISHED, "guidance.perp_neg=off"),
+    "negative": (*_AS_PUBLISHED, "guidance.perp_neg=stable-dreamfusion", "guidance.negatives=whole"),
+    "stable-dreamfusion": (*_AS_PUBLISHED, "guidance.perp_neg=stable-dreamfusion"),
+    "threestudio": (*_AS_PUBLISHED, "guidance.perp_neg=threestudio"),
 }
-"""Plain score distillation with view prompts, the plain negative prompt, both published schedules of Perp-Neg, and what
-a user gets: from words alone, and with the camera told. The first five never tell the camera."""
+"""Plain score distillation with view prompts, the plain negative prompt, and both published schedules of Perp-Neg."""
+VARIANTS: dict[str, tuple[str, ...]] = {**PUBLISHED, "default": RECIPES["words-alone"], "camera": ()}
+"""Beside them what a user gets: from words alone, and with the camera told. The first five never tell the camera."""
