@@ -62,6 +62,15 @@ class ColumnHead(nn.Sequential):
     def __init__(self, features: int, slabs: int) -> None:
         super().__init__(nn.SiLU(), nn.Conv2d(features, slabs * PATCH**2, 1), nn.PixelShuffle(PATCH))
 
+    def at(self, features: Tensor, seen: Tensor) -> Tensor:
+        """The same at the pixels ``seen`` [B, PATCH · h, PATCH · w] alone: [N, slabs], in their order."""
+        image, row, column = seen.nonzero(as_tuple=True)
+        height, width = features.shape[2:]
+        places = (image * height + row // PATCH) * width + column // PATCH
+        needed, which = places.unique(return_inverse=True)
+        found = self[1](self[0](features.permute(0, 2, 3, 1).flatten(0, 2)[needed])[..., None, None])
+        return found.view(len(found), -1, PATCH**2)[which, :, row % PATCH * PATCH + column % PATCH]
+
 
 class LatentViewVolume:
     """The built-in :class:`.interface.ViewMapsModel`."""

@@ -55,9 +55,16 @@ class VolumeNetwork(nn.Module):
 
         ``poses`` [B, 4] are of the world's front beside the pictures, see :func:`.view_dataset.stable_poses`.
         """
+        return self.head(self._features(pictures, poses))
+
+    def columns(self, pictures: Tensor, poses: Tensor, seen: Tensor) -> Tensor:
+        """The same of the N pixels ``seen`` [B, 64, 64] alone, [N, SLABS], for a fraction of the head's work."""
+        return self.head.at(self._features(pictures, poses), seen)
+
+    def _features(self, pictures: Tensor, poses: Tensor) -> Tensor:
         tokens = self.parts.tokens(pictures, poses)
         timesteps = torch.full((len(pictures),), TIMESTEP, device=pictures.device)
-        return self.head(self.unet(self.patches.latents(pictures), timesteps, tokens).sample)
+        return self.unet(self.patches.latents(pictures), timesteps, tokens).sample
 
 
 def save_volume_folder(folder: Path, network: VolumeNetwork) -> None:

@@ -40,10 +40,8 @@ def train_volume(batches: ColumnBatches, recipe: Recipe, start: Path, out: Path,
 
     def loss_at(_: float) -> tuple[Tensor, dict[str, Tensor]]:
         pairs = batches.draw_columns(recipe.batch // team.size)
-        with precision(batches.device):
-            logits = network(pairs.pictures, pairs.poses)
-        # Beside the silhouette all is empty, and the picture says so itself.
-        columns = logits.permute(0, 2, 3, 1)[pairs.seen].float()
+        with precision(batches.device):  # beside the silhouette all is empty, and the picture says so itself
+            columns = network.columns(pairs.pictures, pairs.poses, pairs.seen).float()
         loss = F.binary_cross_entropy_with_logits(columns, pairs.filled)
         found, true = columns.detach() > 0, pairs.filled > 0
         overlap = (found & true).sum() / (found | true).sum()

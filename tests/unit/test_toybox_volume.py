@@ -36,6 +36,16 @@ def test_it_begins_with_what_the_novel_view_model_knows() -> None:
         assert network(pictures, poses).shape == (2, SLABS, 64, 64)
 
 
+def test_the_head_works_where_something_is_seen() -> None:
+    network = VolumeNetwork(BUILT_IN_VIEW_FOLDER)
+    pictures, poses = torch.rand(2, 3, 64, 64) * 2 - 1, torch.rand(2, 4)
+    seen = torch.rand(2, 64, 64) < 0.02
+    seen[1, :40] = False
+    with torch.no_grad():
+        everywhere = network(pictures, poses).permute(0, 2, 3, 1)
+        torch.testing.assert_close(network.columns(pictures, poses, seen), everywhere[seen], rtol=1e-4, atol=1e-5)
+
+
 def test_a_training_goes_on_and_ends_in_a_folder_that_loads(tmp_path: Path) -> None:
     recipe = Recipe(objects=2, batch=4, minutes=0.05, workers=1)
     load_batches(tmp_path, recipe, CPU)
