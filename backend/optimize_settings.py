@@ -62,7 +62,7 @@ class OptimizeSettings:
     """Weight of the binary entropy of each pixel's opacity, ramped up over the first half."""
     dent_weight: float = bounded(100.0, 0.0, 1e6)
     """Weight of the loss that fills dents, which guidance carves where it should build; 0 keeps bowls and cups.
-    Where the whole shape is foretold, by a model that knows the camera, none are filled."""
+    Beside pictures whose whole shape is foretold, none are filled."""
     checkpoint_every: int = bounded(200, 1, 1_000_000)
     """Steps between checkpoints."""
     preview_every: int = bounded(50, 1, 1_000_000)

@@ -28,8 +28,8 @@ class SketchSettings:
     elevation: float = bounded(20.0, -90.0, 90.0)
     """From where a drawing is taken to be seen, in degrees."""
     share: float = bounded(1.0, 0.0, 1.0)
-    """Share of the distillation, from its start, during which they count; the shape that a model foretells which knows
-    the camera counts to the end of the painting."""
+    """Share of the distillation, from its start, during which they count; what is foretold of pictures counts to the
+    end of the painting."""
     rays: int = bounded(24, 8, 512)
     """Side of the square of rays that each step casts, shared by eight of them; each ray is drawn anew."""
     colour_weight: float = bounded(5_000.0, 0.0, 1e6)

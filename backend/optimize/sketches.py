@@ -115,7 +115,7 @@ def sketched(
     drawn = sketch_views(request, folder)
     if knowing is None and request.sketch.foretells:
         knowing = foretold_by(sketcher, _telling(drawn))
-    return _as_pictures(request, drawn, knowing, references, device, sketcher.told)
+    return _as_pictures(request, drawn, knowing, references, device)
 
 
 def sketch_views(request: Request, folder: Path) -> tuple[ReferenceView, ...]:
@@ -231,11 +231,10 @@ def _as_pictures(
     knowing: ViewMapsModel | None,
     references: Sequence[ReferenceView],
     device: torch.device,
-    told: bool,
 ) -> tuple[ReferenceViews, ...]:
     """The kept sketches ``drawn``, and the sides that a model foretells, as what pictures are to the loop.
 
-    The latter last, unless the cameras that sketches are taken to be seen from were not ``told``.
+    The latter last beside pictures; of sketches, which are means, they lack ears and tails, which paintings add.
     """
     settings = request.sketch
     counting = ReferenceSettings(settings.colour_weight, settings.mask_weight, "squared", rays=settings.rays)
@@ -252,7 +251,7 @@ def _as_pictures(
         depth_weight=settings.depth_weight,
         normal_weight=settings.normal_weight,
     )
-    return sketches, ReferenceViews(views[len(drawn) :], sides, device, lasting=told)
+    return sketches, ReferenceViews(views[len(drawn) :], sides, device, lasting=bool(references))
 
 
 def _telling(drawn: Sequence[ReferenceView]) -> list[ReferencePicture]:

@@ -25,12 +25,13 @@ from backend.optimize.dents import Dents
 from backend.optimize.reference_loss import ReferenceViews
 from backend.optimize.sides import AZIMUTHS, ELEVATIONS, side_views
 from backend.optimize.sketches import sketched
+from backend.reference_files import prepare
 from backend.request import RefineSettings, ViewGuidanceSettings
 from backend.toybox.instances import held_out
 from backend.toybox.shapes import Solids
 from backend.toybox.true_maps import true_maps
 from backend.toybox.volume_dataset import column_cells
-from tests.unit.test_sketches import CPU, Draughtsman, request
+from tests.unit.test_sketches import CPU, Draughtsman, picture_of_the_spheres, request
 from tests.unit.tiny_zero123 import picture, write_folder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -112,9 +113,9 @@ def test_a_model_knows_the_shape_by_its_own_sketches(tmp_path: Path, solids: Sol
     assert len(shown) == count
 
 
-@pytest.mark.parametrize(("told", "foretold"), [(True, True), (True, False), (False, True)])
-def test_a_shape_that_is_foretold_lasts_where_the_camera_is_known(
-    tmp_path: Path, solids: Solids, monkeypatch: pytest.MonkeyPatch, told: bool, foretold: bool
+@pytest.mark.parametrize(("pictured", "foretold"), [(True, True), (True, False), (False, True)])
+def test_a_shape_that_is_foretold_of_a_picture_lasts(
+    tmp_path: Path, solids: Solids, monkeypatch: pytest.MonkeyPatch, pictured: bool, foretold: bool
 ) -> None:
     """Also while the model paints, when sketches do not count; dents are filled where nothing lasts."""
     watched, looks, look = list[int](), Counter[int](), ReferenceViews.look
@@ -125,13 +126,16 @@ def test_a_shape_that_is_foretold_lasts_where_the_camera_is_known(
 
     monkeypatch.setattr(ReferenceViews, "look", counted)
     monkeypatch.setattr(Dents, "see", lambda _dents, _cameras, _opacity, step, _rng: watched.append(step))
-    guidance: Any = Draughtsman(told=told)
-    guidance.foretell = lambda _: Knows(solids) if foretold else None
+    guidance: Any = Draughtsman(told=True)
+    guidance.sides = Knows(solids) if foretold else None
     asked = request().replace(refine=RefineSettings(4, views=2))
-    optimize(asked, tmp_path, guidance, CPU, lambda _: None, lambda: False)
-    assert watched == ([] if told and foretold else list(range(4, 13)))
-    sides = {SIDES: 13 if told else 8} if foretold else {}  # the ninth step is at the end of the sketches' share
-    assert looks == {9 if told else 8: 8, **sides}
+    if pictured:
+        shown = picture_of_the_spheres(tmp_path / "spheres.png")
+        asked = asked.replace(references=(shown,), view_model="a-folder")
+    optimize(asked, tmp_path, guidance, CPU, lambda _: None, lambda: False, prepare(asked, lambda _: None))
+    assert watched == ([] if pictured and foretold else list(range(4, 13)))
+    sides = {SIDES: 13 if pictured else 8} if foretold else {}  # the ninth step is at the end of the sketches' share
+    assert looks == {9: 8, **({1: 13} if pictured else {}), **sides}
 
 
 def columns_of(solids: Solids, cameras: CameraBatch) -> torch.Tensor:
