@@ -1,14 +1,16 @@
 """Speed and memory, measured side by side: ``python -m benchmarks.speed``.
 
-(encode) the hash grid by engine, (render) a view, (step) a whole step by family, (generation) whole generations by
-preset, (scaling) what cost grows with, (startup) imports, model and first preview. Prints a table and writes JSON.
-Memory is a fresh process' own. With ``--peer FOLDER``, a clone of stable-dreamfusion is timed beside us, see ``peer``.
-What needs a GPU is in ``python -m benchmarks.guidance_speed``.
+(encode) the hash grid by engine, (render) a view, (composite) its sums over rays, (step) a whole step by family,
+(generation) whole generations by preset, (scaling) what cost grows with, (startup) imports, model and first preview.
+Prints a table and writes JSON. Memory is a fresh process' own. With ``--peer FOLDER``, a clone of stable-dreamfusion is
+timed beside us, see ``peer``; with ``--nerfacc FOLDER`` nerfacc's compositing, see ``compositing``. What needs a GPU is
+in ``python -m benchmarks.guidance_speed``.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import multiprocessing
 from collections.abc import Callable, Iterator
@@ -18,17 +20,22 @@ from typing import Any
 
 from .cases import ROOT, Row, measure_apart, prepare
 
-PARTS = ("encode", "render", "step", "generation", "scaling", "startup")
+PARTS = ("encode", "render", "composite", "step", "generation", "scaling", "startup")
 RESULTS = ROOT / "benchmarks" / "results" / "speed.json"
 
 
 def rows_of(part: str, arguments: argparse.Namespace) -> Iterator[Row]:
     """The rows of a part, as they come."""
-    from . import parts, startup
+    from . import compositing, parts, startup
 
     quick = arguments.quick
-    if part in {"encode", "render"}:
-        for case in (parts.encode_cases if part == "encode" else parts.render_cases)(quick=quick):
+    if part in {"encode", "render", "composite"}:
+        cases = {
+            "encode": parts.encode_cases,
+            "render": parts.render_cases,
+            "composite": functools.partial(compositing.composite_cases, arguments.nerfacc),
+        }
+        for case in cases[part](quick=quick):
             yield from measure_apart(case)
     elif part == "step":
         yield from step_rows(arguments)
@@ -71,6 +78,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--quick", action="store_true", help="small sizes, few runs: a test of the benchmark itself")
     made.add_argument("--presets", nargs="*", default=["draft", "standard"], choices=["draft", "standard", "high"])
     made.add_argument("--peer", type=Path, help="a clone of stable-dreamfusion to measure beside us")
+    made.add_argument("--nerfacc", type=Path, help="a folder with nerfacc, to composite beside us")
     made.add_argument("--bpy", type=Path, default=default_bpy(), help="Python of an environment that has bpy")
     made.add_argument("--out", type=Path, default=RESULTS)
     made.add_argument("--compare", type=Path, help="another such JSON file, to be compared with this run")

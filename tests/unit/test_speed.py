@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from backend.field import GridLayout, HashGridConfig, select_engine
-from benchmarks.speed import cases, parts, peer, report, scaling, steps
+from benchmarks.speed import cases, compositing, parts, peer, report, scaling, steps
 from benchmarks.speed.__main__ import PARTS, parser
 from benchmarks.speed.cases import Case, Row
 
@@ -49,7 +49,8 @@ def test_gather_is_the_same_grid(levels: int) -> None:
 
 
 def test_every_engine_and_size_is_a_case_of_its_own() -> None:
-    made = [*parts.encode_cases(quick=False), *parts.render_cases(quick=False)]
+    composed = compositing.composite_cases(Path("out"), quick=False)
+    made = [*parts.encode_cases(quick=False), *parts.render_cases(quick=False), *composed]
     assert len({(case.engine, cases.shown_size(case.size)) for case in made}) == len(made)
     assert {case.engine for case in parts.encode_cases(quick=True)} == {"gather", "torch", "numba"}
 
@@ -155,3 +156,34 @@ def test_a_stand_in_is_there_only_for_what_is_missing(tmp_path: Path) -> None:
 def test_without_a_clone_the_peer_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="clone it there"):
         peer.peer_row(tmp_path, 1)
+
+
+_NERFACC = """
+def render_weight_from_density(starts, ends, density):
+    through = density * (ends - starts)
+    before = through.cumsum(-1) - through
+    alpha = 1 - (-through).exp()
+    return (-before).exp() * alpha * {scale}, None, alpha
+
+def accumulate_along_rays(weights, values):
+    return (weights[..., None] * values).sum(-2)
+"""
+
+
+def test_nerfacc_is_timed_where_it_comes_to_the_same_sums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "nerfacc" / "__init__.py"
+    place.parent.mkdir()
+    place.write_text(_NERFACC.format(scale=1.0))
+    ours, theirs = (cases.measure(case) for case in compositing.composite_cases(tmp_path, quick=True))
+    assert [row.name for row in theirs] == [row.name for row in ours] == ["composite forward", "composite backward"]
+    assert str(tmp_path) not in sys.path
+    monkeypatch.delitem(sys.modules, "nerfacc")
+    place.write_text(_NERFACC.format(scale=1.1) + "# another length, so that no compiled file is taken for it")
+    with pytest.raises(AssertionError):
+        compositing.compositing(compositing.THEIRS, 4, 8, str(tmp_path))
+    monkeypatch.delitem(sys.modules, "nerfacc")
+
+
+def test_without_its_folder_nerfacc_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="pip install --no-deps --target"):
+        compositing.load(tmp_path)

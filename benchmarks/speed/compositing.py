@@ -1,0 +1,94 @@
+"""Compositing alone, ours beside nerfacc's: weights of samples and their sums over rays, forward and backward.
+
+To put nerfacc in place, which needs neither a compiler nor CUDA for this::
+
+    python -m pip install --no-deps --target out/nerfacc nerfacc==0.5.3
+    python -m benchmarks.speed --only composite --nerfacc out/nerfacc
+
+Nothing of it is part of this repository. On a CPU it composites rays of equally many samples alone, in PyTorch (its
+marching and its packed rays are CUDA's), so that is what both are asked for. Both must come to the same sums.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from backend.rendering.composite import accumulate, transmittance_weights
+
+from .cases import Action, Case
+
+OURS, THEIRS = "auto", "nerfacc"
+CHANNELS = 8
+"""Colour, distance, weight and normal, as a step sums them."""
+_STEP = 0.04
+
+
+def compositing(engine: str, rays: int, samples: int, folder: str = "") -> dict[str, Action]:
+    """Forward and backward of one engine: densities [N] and values [N, CHANNELS] to sums [rays, CHANNELS]."""
+    draws = torch.Generator().manual_seed(0)
+    density = torch.empty(rays * samples).exponential_(0.5, generator=draws).requires_grad_()
+    values = torch.rand(rays * samples, CHANNELS, generator=draws).requires_grad_()
+    gradient = torch.rand(rays, CHANNELS, generator=draws)
+    summed = _ours(rays, samples) if engine == OURS else _theirs(load(Path(folder)), rays, samples)
+    if engine != OURS:
+        torch.testing.assert_close(summed(density, values), _ours(rays, samples)(density, values), rtol=1e-3, atol=1e-4)
+    kept: list[Tensor] = []
+
+    def forward() -> None:
+        kept[:] = [summed(density, values)]
+
+    def backward() -> None:
+        torch.autograd.grad(kept.pop(), (density, values), gradient)
+
+    return {"composite forward": forward, "composite backward": backward}
+
+
+def _ours(rays: int, samples: int) -> Any:
+    widths = torch.full((rays * samples,), _STEP)
+    offsets = torch.arange(0, rays * samples + 1, samples)
+    return lambda density, values: accumulate(transmittance_weights(density, widths, offsets), values, offsets)
+
+
+def _theirs(nerfacc: Any, rays: int, samples: int) -> Any:
+    ends = (_STEP * torch.arange(1, samples + 1)).expand(rays, -1)
+
+    def summed(density: Tensor, values: Tensor) -> Tensor:
+        weights = nerfacc.render_weight_from_density(ends - _STEP, ends, density.view(rays, samples))[0]
+        return nerfacc.accumulate_along_rays(weights, values.view(rays, samples, -1))
+
+    return summed
+
+
+def load(folder: Path) -> Any:
+    """Nerfacc as it lies in ``folder``; raises FileNotFoundError where it does not."""
+    if not (folder / "nerfacc" / "__init__.py").is_file():
+        wanted = f"python -m pip install --no-deps --target {folder} nerfacc==0.5.3"
+        raise FileNotFoundError(f"There is no nerfacc in {folder}; put it there: {wanted}.")
+    sys.path.insert(0, str(folder.resolve()))
+    try:
+        return importlib.import_module("nerfacc")
+    finally:
+        sys.path.pop(0)
+
+
+def composite_cases(folder: Path | None, *, quick: bool) -> list[Case]:
+    """By rays, at a step's samples; nerfacc's where its folder is given."""
+    sizes = [(64, 8)] if quick else [(4096, 48), (16384, 48)]
+    engines = [OURS] if folder is None else [OURS, THEIRS]
+    return [
+        Case(
+            f"{__name__}:compositing",
+            {"engine": engine, "rays": rays, "samples": samples, "folder": str(folder or "")},
+            engine,
+            {"rays": rays, "samples": samples},
+            3 if quick else 15,
+        )
+        for rays, samples in sizes
+        for engine in engines
+    ]
