@@ -55,10 +55,15 @@ def rows_of(part: str, arguments: argparse.Namespace) -> Iterator[Row]:
 
 def step_rows(arguments: argparse.Namespace) -> Iterator[Row]:
     """Ours by family, the painting, and the peer's."""
+    from backend.sketch import SketchSettings
+
     from . import peer, steps
 
-    small = {"resolution": 16, "samples_per_ray": 16} if arguments.quick else {}
-    for family in steps.FAMILIES:
+    small: dict[str, Any] = {}
+    if arguments.quick:
+        few = SketchSettings(candidates=3, told_candidates=3, sampling_steps=2)
+        small = {"resolution": 16, "samples_per_ray": 16, "sketch": few}
+    for family in (*steps.FAMILIES, steps.PICTURED):
         yield apart(steps.step_row, family, 20 if arguments.quick else 300, **small)
     yield from apart(steps.painting_rows, quick=arguments.quick)
     if arguments.peer:

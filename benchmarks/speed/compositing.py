@@ -19,48 +19,56 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from backend.rendering.composite import accumulate, transmittance_weights
+from backend.rendering import Shading
+from backend.rendering.compose import View, compose
+from backend.rendering.march import Samples
+from backend.rendering.renderer import NORMAL_WEIGHT
 
 from .cases import Action, Case
 
 OURS, THEIRS = "auto", "nerfacc"
-CHANNELS = 8
-"""Colour, distance, weight and normal, as a step sums them."""
 _STEP = 0.04
 
 
 def compositing(engine: str, rays: int, samples: int, folder: str = "") -> dict[str, Action]:
-    """Forward and backward of one engine: densities [N] and values [N, CHANNELS] to sums [rays, CHANNELS]."""
+    """Forward and backward of one engine: densities [N] and albedo [N, 3] to each ray's colour, distance and weight."""
     draws = torch.Generator().manual_seed(0)
     density = torch.empty(rays * samples).exponential_(0.5, generator=draws).requires_grad_()
-    values = torch.rand(rays * samples, CHANNELS, generator=draws).requires_grad_()
-    gradient = torch.rand(rays, CHANNELS, generator=draws)
+    albedo = torch.rand(rays * samples, 3, generator=draws).requires_grad_()
+    gradient = torch.rand(rays, 5, generator=draws)
     summed = _ours(rays, samples) if engine == OURS else _theirs(load(Path(folder)), rays, samples)
     if engine != OURS:
-        torch.testing.assert_close(summed(density, values), _ours(rays, samples)(density, values), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(summed(density, albedo), _ours(rays, samples)(density, albedo), rtol=1e-3, atol=1e-4)
     kept: list[Tensor] = []
 
     def forward() -> None:
-        kept[:] = [summed(density, values)]
+        kept[:] = [summed(density, albedo)]
 
     def backward() -> None:
-        torch.autograd.grad(kept.pop(), (density, values), gradient)
+        torch.autograd.grad(kept.pop(), (density, albedo), gradient)
 
     return {"composite forward": forward, "composite backward": backward}
 
 
 def _ours(rays: int, samples: int) -> Any:
-    widths = torch.full((rays * samples,), _STEP)
-    offsets = torch.arange(0, rays * samples + 1, samples)
-    return lambda density, values: accumulate(transmittance_weights(density, widths, offsets), values, offsets)
+    """As a step composes what is shown by its albedo."""
+    count = rays * samples
+    distances = (_STEP * (torch.arange(samples) + 0.5)).repeat(rays)
+    owners, offsets = torch.arange(rays).repeat_interleave(samples), torch.arange(0, count + 1, samples)
+    where = Samples(torch.zeros(count, 3), distances, torch.full((count,), _STEP), owners, offsets)
+    view = View(torch.zeros(rays, 3), torch.zeros(rays, 3), Shading("albedo"), NORMAL_WEIGHT)
+    return lambda density, albedo: compose(where, density, albedo, view, None)[0]
 
 
 def _theirs(nerfacc: Any, rays: int, samples: int) -> Any:
+    """As its own ``rendering`` does."""
     ends = (_STEP * torch.arange(1, samples + 1)).expand(rays, -1)
+    middles = (ends - _STEP / 2)[..., None]
 
-    def summed(density: Tensor, values: Tensor) -> Tensor:
+    def summed(density: Tensor, albedo: Tensor) -> Tensor:
         weights = nerfacc.render_weight_from_density(ends - _STEP, ends, density.view(rays, samples))[0]
-        return nerfacc.accumulate_along_rays(weights, values.view(rays, samples, -1))
+        values = (albedo.view(rays, samples, 3), middles, None)
+        return torch.cat([nerfacc.accumulate_along_rays(weights, each) for each in values], 1)
 
     return summed
 

@@ -131,13 +131,13 @@ class ToyboxInItsPlace:
 
 def peer_row(folder: Path, runs: int, side: int = 64) -> Row:
     """Its whole step; raises FileNotFoundError with what to do where the clone is not in place."""
-    from .steps import toybox
+    from .steps import work
 
     if not (folder / "nerf" / "network.py").is_file():
         raise FileNotFoundError(
             f"There is no stable-dreamfusion in {folder}: clone it there, see benchmarks/speed/peer.py."
         )
-    _, guidance = toybox("toybox")
+    guidance = work("toybox").guidance
     before = peak_bytes()
     with at_home(folder.resolve()):
         stepper = _Peer(ToyboxInItsPlace(guidance), side)

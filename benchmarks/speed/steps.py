@@ -16,20 +16,36 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 
+from backend import job_models
 from backend.cameras import orbit_cameras
+from backend.depth import measured
 from backend.errors import Cancelled
 from backend.events import Event, Phase
 from backend.field import Field
 from backend.guidance import latent_guidance, load_guidance
+from backend.guidance.zero123 import Zero123Guidance
 from backend.optimize import optimize
+from backend.reference_files import ReferenceView, prepare
 from backend.rendering import Renderer
-from backend.request import GuidanceSettings, OptimizeSettings, RefineSettings, Request, preset
+from backend.request import (
+    BUILT_IN_VIEW_MODEL,
+    GuidanceSettings,
+    OptimizeSettings,
+    RefineSettings,
+    Request,
+    preset,
+)
+from backend.sketch import SketchSettings
 
+from ..reconstruct.subjects import Subject
 from .cases import Action, Case, Row, Stopwatch, gained, measure, peak_bytes
 
 CPU = torch.device("cpu")
@@ -38,21 +54,48 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "toybox, words alone": {"camera_conditioning": False, "guidance_scale": 10.0},
 }
 """What of the guidance differs from a request's defaults; without the camera there is Perp-Neg."""
+PICTURED = "toybox-views, one picture"
+"""The family that is shown a picture instead."""
 FROM, TO = 0.5, 0.95
 """Shares of a short run between which steps are timed: all levels, shaded, dents filled, an object in the middle."""
 
 
-def toybox(family: str, **optimize: Any) -> tuple[Request, Any]:
-    """A standard request, distilling alone, and its guidance."""
+@dataclass(frozen=True)
+class Work:
+    """What a run needs."""
+
+    request: Request
+    guidance: Any
+    references: tuple[ReferenceView, ...] = ()
+
+
+def work(family: str, sketch: SketchSettings | None = None, **optimize: Any) -> Work:
+    """A standard request that distils alone, its guidance and pictures; ``sketch`` is for less ahead of the steps."""
+    sketch = sketch or SketchSettings()
+    steps = dataclasses.replace(OptimizeSettings(), preview_every=1_000_000, checkpoint_every=1_000_000, **optimize)
+    if family == PICTURED:
+        return _pictured(steps, sketch)
     request = preset("standard", "a yellow duck", device="cpu")
     request = request.replace(
         guidance=dataclasses.replace(GuidanceSettings(), **FAMILIES[family]),
-        optimize=dataclasses.replace(
-            OptimizeSettings(), preview_every=1_000_000, checkpoint_every=1_000_000, **optimize
-        ),
+        optimize=steps,
         refine=RefineSettings(iterations=0),
+        sketch=sketch,
     ).validated()
-    return request, load_guidance(request.model, request.prompt, "", request.guidance, CPU)
+    return Work(request, load_guidance(request.model, request.prompt, "", request.guidance, CPU))
+
+
+def _pictured(steps: OptimizeSettings, sketch: SketchSettings) -> Work:
+    """By one picture of an object of ``benchmarks.reconstruct``, with the built-in models of views and depth."""
+    shown = Subject(5, "duck")
+    with tempfile.TemporaryDirectory(prefix="dreamlathe-") as folder:
+        place = Path(folder) / "picture.png"
+        Image.fromarray(np.rint(shown.picture * 255).astype(np.uint8)).save(place)
+        request = shown.request(place, "standard", BUILT_IN_VIEW_MODEL, 0, [])
+        request = request.replace(optimize=steps, refine=RefineSettings(iterations=0), sketch=sketch, device="cpu")
+        pictures = prepare(request.validated(), lambda _: None)
+    guidance = job_models.load_guidance(request, pictures, CPU, lambda _: None)
+    return Work(request, guidance, measured(pictures, job_models.load_depth(request, CPU, lambda _: None)))
 
 
 class Clock:
@@ -84,14 +127,15 @@ class Clock:
 @contextlib.contextmanager
 def watched(guidance: Any) -> Generator[Clock]:
     """Put the clock around the parts of a step, and take it away again."""
-    clock, denoiser = Clock(), guidance.networks.denoiser
+    clock = Clock()
+    denoiser = guidance.networks.unet if isinstance(guidance, Zero123Guidance) else guidance.networks.denoiser
 
     def counted(noisy: Any, *arguments: Any, _forward: Any = denoiser.forward, **named: Any) -> Any:
         clock.rows.append(len(noisy))
         return _forward(noisy, *arguments, **named)
 
     places: list[tuple[Any, str, str, Any]] = [
-        (Renderer, "render", "rendering", Renderer.render),
+        *((Renderer, name, "rendering", getattr(Renderer, name)) for name in ("render", "render_rays")),
         *((Field, name, "field", getattr(Field, name)) for name in ("query", "density", "normal")),
         (guidance, "gradient", "guidance", guidance.gradient),
         (guidance, "encode", "networks", guidance.encode),
@@ -110,9 +154,9 @@ def watched(guidance: Any) -> Generator[Clock]:
             delattr(owner, name) if kept is None else setattr(owner, name, kept)
 
 
-def step_times(request: Request, guidance: Any, clock: Clock | None = None) -> Stopwatch:
+def step_times(work: Work, clock: Clock | None = None) -> Stopwatch:
     """Times of every step between :data:`FROM` and :data:`TO`; the clock begins anew at the first of them."""
-    iterations = request.optimize.iterations
+    iterations = work.request.optimize.iterations
     first, last = round(FROM * iterations), min(round(TO * iterations), iterations - 1)
     times, busy, begun = list[float](), list[float](), list[Phase]()
 
@@ -132,23 +176,23 @@ def step_times(request: Request, guidance: Any, clock: Clock | None = None) -> S
         return len(times) > last
 
     with tempfile.TemporaryDirectory(prefix="dreamlathe-") as folder, contextlib.suppress(Cancelled):
-        optimize(request, Path(folder), guidance, CPU, heard, asked)
+        optimize(work.request, Path(folder), work.guidance, CPU, heard, asked, work.references)
     found = Stopwatch()
     found.wall, found.cpu = ([b - a for a, b in itertools.pairwise(each[first:])] for each in (times, busy))
     return found
 
 
-def step_row(family: str, iterations: int, **optimize: Any) -> Row:
+def step_row(family: str, iterations: int, sketch: SketchSettings | None = None, **optimize: Any) -> Row:
     """A whole step: median time and memory without the clock, then the shares with it."""
     before = peak_bytes()
-    request, guidance = toybox(family, iterations=iterations, **optimize)
-    times = step_times(request, guidance)
+    made = work(family, sketch, iterations=iterations, **optimize)
+    times = step_times(made)
     peak = gained(before)
-    with watched(guidance) as clock:
-        whole = sum(step_times(request, guidance, clock).wall)
+    with watched(made.guidance) as clock:
+        whole = sum(step_times(made, clock).wall)
     found = {label: each / whole for label, each in sorted(clock.seconds.items())}
     found["rest"] = 1.0 - sum(found.values())
-    size = {"side": request.optimize.resolution, "rows": int(statistics.median(clock.rows))}
+    size = {"side": made.request.optimize.resolution, "rows": int(statistics.median(clock.rows))}
     more = {
         "shares": {label: round(each, 4) for label, each in found.items()},
         "outside_networks": round(1.0 - found["networks"], 4),
@@ -158,7 +202,8 @@ def step_row(family: str, iterations: int, **optimize: Any) -> Row:
 
 def painting(views: int) -> dict[str, Action]:
     """Painting so many views in one call."""
-    request, guidance = toybox("toybox")
+    made = work("toybox")
+    request, guidance = made.request, made.guidance
     where = orbit_cameras([360.0 / views * i - 180.0 for i in range(views)], 15.0, 3.0, 40.0)
     draws = torch.Generator().manual_seed(0)
     images = torch.rand(views, 3, request.optimize.resolution, request.optimize.resolution, generator=draws)

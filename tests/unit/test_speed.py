@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from backend.field import GridLayout, HashGridConfig, select_engine
+from backend.sketch import SketchSettings
 from benchmarks.speed import cases, compositing, parts, peer, report, scaling, steps
 from benchmarks.speed.__main__ import PARTS, parser
 from benchmarks.speed.cases import Case, Row
@@ -112,12 +113,13 @@ def test_the_clock_gives_time_to_the_innermost() -> None:
     assert dict(clock.seconds) == {"inner": 2.0, "outer": 1.5}
 
 
-def test_the_parts_of_a_step_add_up_and_are_left_as_they_were() -> None:
+@pytest.mark.parametrize(("family", "rows"), [("toybox", 3), (steps.PICTURED, 3)])
+def test_the_parts_of_a_step_add_up_and_are_left_as_they_were(family: str, rows: int) -> None:
     torch.optim.Adam([torch.zeros(1)])  # at the first one, torch itself puts its hook around the step
     before = (steps.Renderer.render, torch.autograd.backward, torch.optim.Adam.step, steps.latent_guidance.judged)
     small: dict[str, Any] = {"resolution": 16, "samples_per_ray": 8, "grid_levels": 2, "occupancy_resolution": 8}
-    row = steps.step_row("toybox", 6, **small)
-    assert row.size == {"side": 16, "rows": 3}
+    row = steps.step_row(family, 6, SketchSettings(candidates=3, told_candidates=3, sampling_steps=1), **small)
+    assert row.size == {"side": 16, "rows": rows}
     assert row.runs == 2
     assert sum(row.more["shares"].values()) == pytest.approx(1.0, abs=1e-3)
     assert {"networks", "field", "rendering", "guidance", "backward", "optimizer", "rest"} == set(row.more["shares"])
@@ -166,7 +168,7 @@ def render_weight_from_density(starts, ends, density):
     return (-before).exp() * alpha * {scale}, None, alpha
 
 def accumulate_along_rays(weights, values):
-    return (weights[..., None] * values).sum(-2)
+    return (weights[..., None] * (1.0 if values is None else values)).sum(-2)
 """
 
 
