@@ -21,16 +21,13 @@ STAND_INS = ("job", "truth", "hull")
 
 def make(subject: Subject, arguments: argparse.Namespace) -> float:
     """Reconstruct one object; returns the seconds it took, over all attempts. Runs in a process of its own."""
-    import numpy as np
-    from PIL import Image
-
     from backend.job import run_job
 
     folder = arguments.out / subject.name
     folder.mkdir(parents=True, exist_ok=True)
     image = folder / "picture.png"
     if not image.exists():
-        Image.fromarray(np.rint(subject.picture * 255).astype(np.uint8)).save(image)
+        subject.save_picture(image)
     if arguments.made != "job":
         return 0.0
     request = subject.request(image.absolute(), arguments.preset, arguments.view_model, arguments.seed, arguments.set)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from backend.cameras import CameraBatch, orbit_cameras
 from backend.reference import ReferenceImage
@@ -66,6 +67,10 @@ class Subject:
         """The reference picture [S, S, 4], sRGB with straight alpha, lit by a lamp a little above the camera."""
         x, y, z = self.camera.position[0].tolist()
         return picture(self.solids, self.camera, Light((x, y, z + 1.0), AMBIENT), PICTURE_SIZE, _SUPERSAMPLE)
+
+    def save_picture(self, image: Path) -> None:
+        """Write the reference picture to a file of 8 bits a channel."""
+        Image.fromarray(np.rint(self.picture * 255).astype(np.uint8)).save(image)
 
     def request(self, image: Path, preset_name: PresetName, view_model: str, seed: int, changes: list[str]) -> Request:
         """The request of its reconstruction from the picture in ``image``, with ``changes`` ("path=value")."""

@@ -20,9 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 
 from backend import job_models
 from backend.cameras import orbit_cameras
@@ -30,7 +28,7 @@ from backend.depth import measured
 from backend.errors import Cancelled
 from backend.events import Event, Phase
 from backend.field import Field
-from backend.guidance import latent_guidance, load_guidance
+from backend.guidance import latent_guidance
 from backend.guidance.zero123 import Zero123Guidance
 from backend.optimize import optimize
 from backend.reference_files import ReferenceView, prepare
@@ -71,31 +69,31 @@ class Work:
 
 def work(family: str, sketch: SketchSettings | None = None, **optimize: Any) -> Work:
     """A standard request that distils alone, its guidance and pictures; ``sketch`` is for less ahead of the steps."""
-    sketch = sketch or SketchSettings()
     steps = dataclasses.replace(OptimizeSettings(), preview_every=1_000_000, checkpoint_every=1_000_000, **optimize)
-    if family == PICTURED:
-        return _pictured(steps, sketch)
-    request = preset("standard", "a yellow duck", device="cpu")
-    request = request.replace(
-        guidance=dataclasses.replace(GuidanceSettings(), **FAMILIES[family]),
-        optimize=steps,
-        refine=RefineSettings(iterations=0),
-        sketch=sketch,
-    ).validated()
-    return Work(request, load_guidance(request.model, request.prompt, "", request.guidance, CPU))
-
-
-def _pictured(steps: OptimizeSettings, sketch: SketchSettings) -> Work:
-    """By one picture of an object of ``benchmarks.reconstruct``, with the built-in models of views and depth."""
-    shown = Subject(5, "duck")
     with tempfile.TemporaryDirectory(prefix="dreamlathe-") as folder:
-        place = Path(folder) / "picture.png"
-        Image.fromarray(np.rint(shown.picture * 255).astype(np.uint8)).save(place)
-        request = shown.request(place, "standard", BUILT_IN_VIEW_MODEL, 0, [])
-        request = request.replace(optimize=steps, refine=RefineSettings(iterations=0), sketch=sketch, device="cpu")
-        pictures = prepare(request.validated(), lambda _: None)
-    guidance = job_models.load_guidance(request, pictures, CPU, lambda _: None)
-    return Work(request, guidance, measured(pictures, job_models.load_depth(request, CPU, lambda _: None)))
+        request = _pictured(Path(folder)) if family == PICTURED else _asked(family)
+        request = request.replace(
+            optimize=steps, refine=RefineSettings(iterations=0), sketch=sketch or SketchSettings(), device="cpu"
+        ).validated()
+        pictures = prepare(request, _unheard)
+    guidance = job_models.load_guidance(request, pictures, CPU, _unheard)
+    return Work(request, guidance, measured(pictures, job_models.load_depth(request, CPU, _unheard)))
+
+
+def _asked(family: str) -> Request:
+    request = preset("standard", "a yellow duck")
+    return request.replace(guidance=dataclasses.replace(GuidanceSettings(), **FAMILIES[family]))
+
+
+def _pictured(folder: Path) -> Request:
+    """By one picture of an object of ``benchmarks.reconstruct``, kept in ``folder``."""
+    shown, place = Subject(5, "duck"), folder / "picture.png"
+    shown.save_picture(place)
+    return shown.request(place, "standard", BUILT_IN_VIEW_MODEL, 0, [])
+
+
+def _unheard(_: Event) -> None:
+    """What a job would tell of its models."""
 
 
 class Clock:
@@ -154,9 +152,9 @@ def watched(guidance: Any) -> Generator[Clock]:
             delattr(owner, name) if kept is None else setattr(owner, name, kept)
 
 
-def step_times(work: Work, clock: Clock | None = None) -> Stopwatch:
+def step_times(made: Work, clock: Clock | None = None) -> Stopwatch:
     """Times of every step between :data:`FROM` and :data:`TO`; the clock begins anew at the first of them."""
-    iterations = work.request.optimize.iterations
+    iterations = made.request.optimize.iterations
     first, last = round(FROM * iterations), min(round(TO * iterations), iterations - 1)
     times, busy, begun = list[float](), list[float](), list[Phase]()
 
@@ -176,7 +174,7 @@ def step_times(work: Work, clock: Clock | None = None) -> Stopwatch:
         return len(times) > last
 
     with tempfile.TemporaryDirectory(prefix="dreamlathe-") as folder, contextlib.suppress(Cancelled):
-        optimize(work.request, Path(folder), work.guidance, CPU, heard, asked, work.references)
+        optimize(made.request, Path(folder), made.guidance, CPU, heard, asked, made.references)
     found = Stopwatch()
     found.wall, found.cpu = ([b - a for a, b in itertools.pairwise(each[first:])] for each in (times, busy))
     return found
