@@ -8,12 +8,12 @@ _COLLECTS = gc.isenabled()
 gc.disable()  # imports leave no garbage, and to look for it among all that Blender holds takes a third of their time
 try:
     from . import operators, panels, preferences, properties
-    from .bridge import command_line, job_list, keymap, overlay, queue, supervisor, thumbnails
+    from .bridge import command, job_list, keymap, log, overlay, queue, supervisor, thumbnails
 finally:
     if _COLLECTS:
         gc.enable()
 
-MODULES = (preferences, properties, job_list, operators, panels, overlay, keymap, command_line)
+MODULES = (log, preferences, properties, job_list, operators, panels, overlay, keymap, command)
 
 
 def register() -> None:

@@ -21,8 +21,9 @@ from . import worker
 from .errors import DreamlatheError, OutputError, RequestError
 from .events import Event, Message, Phase, Progress
 from .job import describe, exit_code, run_job
+from .picture_options import add_picture_options, pictures_of
 from .recipes import RECIPES
-from .reference import add_picture_options, pictures_of, resolved
+from .reference import resolved
 from .request import GuidanceSettings, Request, preset
 
 _SETTINGS = {

@@ -16,13 +16,15 @@ import bpy
 
 from ..backend.errors import Cancelled, DreamlatheError, OutputError
 from ..backend.events import Failed
+from ..backend.picture_options import add_picture_options, pictures_of
 from ..backend.recipes import RECIPES
-from ..backend.reference import ReferenceImage, add_picture_options, pictures_of
+from ..backend.reference import ReferenceImage
 from ..backend.request import Request, preset
 from ..backend.settings import replace_path
 from ..preferences import environment, preferences
 from ..properties import Settings, from_request, orbit_of, settings_of, to_request
 from .blender import absolute, layer_of, scene_of
+from .command import COMMAND
 from .environment import Probe, find_python
 from .environment import run as run_probe
 from .generation import make_plan, place_result, slug, start_job
@@ -30,7 +32,6 @@ from .job import Job, Status, duration, run
 from .pictures import background_picture, camera_named, list_pictures
 from .rig import find_rig, rig_matrix
 
-COMMAND = "dreamlathe"
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 _REPAIRABLE = {"request", "vocabulary", "model", "picture", "output"}
 """Codes of errors that come from what was asked; the same as those of the backend's own command line."""
@@ -255,20 +256,3 @@ def _fail(error: Failed) -> int:
     sys.stderr.write(f"{COMMAND}: {error.message} {error.hint}".rstrip() + "\n")
     sys.stderr.flush()
     return {Cancelled.code: INTERRUPTED}.get(error.code, USAGE if error.code in _REPAIRABLE else FAILED)
-
-
-_handle: Any = None
-
-
-def register() -> None:
-    """Make the command known, where Blender takes commands."""
-    global _handle  # noqa: PLW0603 - the handle is needed to take it back
-    _handle = bpy.utils.register_cli_command(COMMAND, main)
-
-
-def unregister() -> None:
-    """Take it back."""
-    global _handle  # noqa: PLW0603
-    if _handle is not None:
-        bpy.utils.unregister_cli_command(_handle)
-    _handle = None

@@ -102,6 +102,8 @@ class Job:
         self.request = request
         self.folder = folder
         self.status = Status(preview=_earlier_preview(folder, start_from))
+        self.listener: Callable[[Event], None] = lambda _: None
+        """Hears all that the worker says, and how it ends."""
         self._worker = worker
         self._limits = limits or Limits()
         self._deadline: float | None = None
@@ -160,6 +162,8 @@ class Job:
 
     def _hear(self, event: Event) -> None:
         status = self.status
+        if not isinstance(event, Finished | Failed):
+            self.listener(event)
         if isinstance(event, Phase):
             status.phase, status.message = event.name, event.message
             status.step = status.total = 0
@@ -210,6 +214,7 @@ class Job:
             status.error, status.message = outcome, outcome.message
         status.ended = time.monotonic()
         self._worker.kill()
+        self.listener(outcome)
 
 
 def _earlier_preview(*folders: Path | None) -> str:

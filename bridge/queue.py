@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from typing import Literal
 
 from ..backend.errors import DreamlatheError
-from . import generation, supervisor
+from . import generation, log, supervisor
 from .generation import Placing, Plan, start_job
 from .job import Job, Status
 from .record import Record, drop_record, note_end, read_record, write_record
@@ -122,6 +123,7 @@ def _start(ticket: Ticket) -> None:
         raise
     ticket.state = "running"
     job = ticket.job
+    job.listener = functools.partial(log.tell, ticket.plan.request.title)
     supervisor.start(job, lambda: _ended(ticket, job))
 
 

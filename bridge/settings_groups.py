@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import functools
-import inspect
-import itertools
-import sys
+import json
 import typing
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -39,6 +36,8 @@ _NAMES = {
     "zero-1-to-3": "Zero-1-to-3",
 }
 """Names that are not the setting's own with capitals."""
+_DESCRIPTIONS = json.loads(Path(__file__).with_name("descriptions.json").read_text(encoding="utf-8"))
+"""The sentence under each field of each class, as Blender shows tooltips: written by docs/settings_page.py."""
 
 
 def read_section(group: Any, kind: type[Any]) -> Any:
@@ -70,9 +69,9 @@ def section(kind: type[Any], label: str) -> type[PropertyGroup]:
 
 def properties_of(kind: type[Any], names: Iterable[str]) -> dict[str, Any]:
     """A property for each of the named fields of a settings dataclass."""
-    hints, told = typing.get_type_hints(kind), _descriptions(kind)
+    hints, told = typing.get_type_hints(kind), _DESCRIPTIONS[kind.__name__]
     fields = {item.name: item for item in dataclasses.fields(kind)}
-    return {name: _property(fields[name], hints[name], told.get(name, "")) for name in names}
+    return {name: _property(fields[name], hints[name], told[name]) for name in names}
 
 
 def _property(item: dataclasses.Field[Any], kind: Any, description: str) -> Any:
@@ -98,23 +97,3 @@ def _property(item: dataclasses.Field[Any], kind: Any, description: str) -> Any:
 def _label(name: str) -> str:
     """A name for people."""
     return _NAMES.get(name, name.replace("_", " ").title())
-
-
-def _descriptions(kind: type[Any]) -> dict[str, str]:
-    """The sentence under each field of a dataclass, without its full stop, as Blender shows tooltips."""
-    body = _classes(kind.__module__)[kind.__name__].body
-    told: dict[str, str] = {}
-    for field, text in itertools.pairwise(body):
-        match field, text:
-            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(sentence))):
-                told[name] = " ".join(sentence.split()).rstrip(".")
-            case _:
-                pass
-    return told
-
-
-@functools.cache
-def _classes(module: str) -> dict[str, ast.ClassDef]:
-    """The classes of a module as they are written, by name; read once, for reading them takes Blender's start-up."""
-    tree = ast.parse(inspect.getsource(sys.modules[module]))
-    return {each.name: each for each in tree.body if isinstance(each, ast.ClassDef)}

@@ -1,6 +1,7 @@
 """Write docs/settings.md from the request's dataclasses and the sentences under their fields. Run by ``make docs``.
 
-``python docs/settings_page.py`` writes the page; tests/unit/test_settings_page.py keeps it current.
+And bridge/descriptions.json, the sentences alone: reading the sources would be a tenth of the add-on's start-up.
+``python docs/settings_page.py`` writes both; tests/unit/test_settings_page.py keeps them current.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import ast
 import dataclasses
 import inspect
 import itertools
+import json
 import sys
 import typing
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Any, Literal
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "settings.md"
+DESCRIPTIONS = ROOT / "bridge" / "descriptions.json"
 INTRODUCTION = """# Settings
 
 Every value of a request: what it means, its default and what it may be. `request.json` in a result's folder holds them
@@ -26,23 +29,40 @@ all; the same request gives the same mesh. A setting is named by its dotted path
 
 def page() -> str:
     """The whole page, in Markdown."""
+    request, reference = _settings()
+    nested = _nested(request)
+    parts = [INTRODUCTION, "## The request\n", _table(request.Request, "", set(nested))]
+    parts += ["## Presets\n", "Where the presets differ; everything else is at its default.\n", _presets(request)]
+    for name, kind in nested.items():
+        parts += [f"## {name}\n", _first_paragraph(kind), _table(kind, f"{name}.", set())]
+    for title, each in (("A camera of `cameras`", request.FixedCamera), ("A picture of `references`", reference)):
+        parts += [f"## {title}\n", _first_paragraph(each), _table(each, "", set())]
+    return "\n".join(parts)
+
+
+def descriptions() -> str:
+    """The sentences of all settings without their full stops, by class and field, as JSON."""
+    request, reference = _settings()
+    kinds = [*_nested(request).values(), reference]
+    told = {kind.__name__: {name: text.rstrip(".") for name, text in sentences(kind).items()} for kind in kinds}
+    return json.dumps(told, indent=1, ensure_ascii=False) + "\n"
+
+
+def _settings() -> tuple[Any, type[Any]]:
+    """The module of requests, and the class of a request's pictures."""
     if str(ROOT) not in sys.path:
         sys.path.insert(0, str(ROOT))
     from backend import request
     from backend.reference import ReferenceImage
 
-    nested = {
-        item.name: kind
-        for item in dataclasses.fields(request.Request)
-        if dataclasses.is_dataclass(kind := typing.get_type_hints(request.Request)[item.name])
-    }
-    parts = [INTRODUCTION, "## The request\n", _table(request.Request, "", set(nested))]
-    parts += ["## Presets\n", "Where the presets differ; everything else is at its default.\n", _presets(request)]
-    for name, kind in nested.items():
-        parts += [f"## {name}\n", _first_paragraph(kind), _table(kind, f"{name}.", set())]
-    for title, each in (("A camera of `cameras`", request.FixedCamera), ("A picture of `references`", ReferenceImage)):
-        parts += [f"## {title}\n", _first_paragraph(each), _table(each, "", set())]
-    return "\n".join(parts)
+    return request, ReferenceImage
+
+
+def _nested(request: Any) -> dict[str, type[Any]]:
+    """The classes of settings, by their names in a request."""
+    hints = typing.get_type_hints(request.Request)
+    names = [item.name for item in dataclasses.fields(request.Request)]
+    return {name: hints[name] for name in names if dataclasses.is_dataclass(hints[name])}
 
 
 def sentences(kind: type[Any]) -> dict[str, str]:
@@ -123,5 +143,6 @@ def _first_paragraph(kind: Any) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
-    print(f"Wrote {PAGE.relative_to(ROOT)}.")
+    for path, text in ((PAGE, page()), (DESCRIPTIONS, descriptions())):
+        path.write_text(text, encoding="utf-8")
+        print(f"Wrote {path.relative_to(ROOT)}.")

@@ -75,12 +75,10 @@ class _Query(torch.autograd.Function):
             for i, (output, raw) in enumerate(zip(weights, (density, albedo), strict=False)):
                 mine = first[i * heads.hidden : (i + 1) * heads.hidden]
                 kernels.forward(rows, mine, output, raw.numpy(), low, high, features, (0,) * len(output))
-            part = density[0, low:high]
-            part.copy_(activate_(part.add_(heads.offset(x[low:high])), heads.activation))
-            if len(albedo):
-                albedo[:, low:high].sigmoid_()
 
         _ranges(n, work)
+        density = activate_(density.add_(heads.offset(x)), heads.activation)
+        albedo.sigmoid_()
         ctx.save_for_backward(encoding, hidden, density, albedo, *outputs)
         ctx.heads = heads
         return (density[0], albedo.t()) if len(albedo) else density[0]

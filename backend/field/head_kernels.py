@@ -156,15 +156,15 @@ def backward(rows, hidden, output, to_raw, to_rows, to_hidden, to_output, low, h
 
 
 @_inlined
-def _alive(tile, hidden, output, m, width, inner, features):
-    """w₂ where a unit is above zero, 0 elsewhere, of four units."""
+def _alive(tile, hidden, m, width, inner, features, a, b, c, d):
+    """One of four numbers where a unit is above zero, 0 elsewhere, of four units."""
     zero = float32(0.0)
     for j in range(width):
-        a, b, c, d = _four(tile, hidden, m, j, features)
-        inner[0, j] = output[0, m] if a > zero else zero
-        inner[1, j] = output[0, m + 1] if b > zero else zero
-        inner[2, j] = output[0, m + 2] if c > zero else zero
-        inner[3, j] = output[0, m + 3] if d > zero else zero
+        e, f, g, h = _four(tile, hidden, m, j, features)
+        inner[0, j] = a if e > zero else zero
+        inner[1, j] = b if f > zero else zero
+        inner[2, j] = c if g > zero else zero
+        inner[3, j] = d if h > zero else zero
 
 
 @_jit
@@ -177,39 +177,32 @@ def covector(rows, hidden, output, out, low, high, features):
         _load(rows, start, width, tile)
         to_tile[:] = float32(0.0)
         for m in range(0, hidden.shape[0], UNITS):
-            _alive(tile, hidden, output, m, width, inner, features)
+            a, b, c, d = output[0, m], output[0, m + 1], output[0, m + 2], output[0, m + 3]
+            _alive(tile, hidden, m, width, inner, features, a, b, c, d)
             _pushed(inner, hidden, m, width, to_tile, features)
         _store(to_tile, width, out, start)
 
 
 @_jit
 def covector_backward(rows, hidden, output, along, to_hidden, to_output, low, high, features):
-    """Add the gradients of :func:`covector` by hidden [H, K] and output [H, 1] weights, for ``along`` [K, N]."""
-    zero = float32(0.0)
+    """Add the gradients of :func:`covector` by hidden [H, K] and output [H, 1] weights, for ``along`` [K, N].
+
+    Both follow from the sums [H, K] of what is along where a unit is above zero.
+    """
+    one = float32(1.0)
     tile, given = np.empty((len(features), TILE), np.float32), np.empty((len(features), TILE), np.float32)
-    inner = np.empty((UNITS, TILE), np.float32)
+    inner, sums = np.empty((UNITS, TILE), np.float32), np.zeros(hidden.shape, np.float32)
     for start in range(low, high, TILE):
         width = min(TILE, high - start)
         _load(rows, start, width, tile)
         _load(along, start, width, given)
         for m in range(0, hidden.shape[0], UNITS):
-            a = b = c = d = zero
-            for j in range(width):
-                e, f, g, h = _four(tile, hidden, m, j, features)
-                p, q, r, s = _four(given, hidden, m, j, features)
-                a += p if e > zero else zero
-                b += q if f > zero else zero
-                c += r if g > zero else zero
-                d += s if h > zero else zero
-                inner[0, j] = output[0, m] if e > zero else zero
-                inner[1, j] = output[0, m + 1] if f > zero else zero
-                inner[2, j] = output[0, m + 2] if g > zero else zero
-                inner[3, j] = output[0, m + 3] if h > zero else zero
-            to_output[m, 0] += a
-            to_output[m + 1, 0] += b
-            to_output[m + 2, 0] += c
-            to_output[m + 3, 0] += d
-            _summed(given, inner, m, width, to_hidden, features)
+            _alive(tile, hidden, m, width, inner, features, one, one, one, one)
+            _summed(given, inner, m, width, sums, features)
+    for m in range(hidden.shape[0]):
+        for k in range(len(features)):
+            to_hidden[m, k] += output[0, m] * sums[m, k]
+            to_output[m, 0] += hidden[m, k] * sums[m, k]
 
 
 @_jit

@@ -22,7 +22,7 @@ from ..cameras import CameraBatch, joined, rays_through
 from ..picture import Reference
 from ..reference import ReferenceSettings
 from ..reference_files import ReferenceView
-from ..rendering import Renderer, RenderOutput, Shading, linear_to_srgb, srgb_to_linear
+from ..rendering import Renderer, RenderOutput, Shading, Shot, linear_to_srgb, srgb_to_linear
 
 GROWN_AT = 0.5
 """Share of the run from which the pictures have their full resolution."""
@@ -50,6 +50,23 @@ class Targets:
     """[K], whether the depth is disparity's negative."""
     metric: bool
     """Whether all depth is in radii, from the camera."""
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What one step looks at of k pictures: a square of g × g rays each."""
+
+    shot: Shot
+    cameras: CameraBatch
+    """k of them."""
+    seen: Targets
+    """Of the rays' pixels."""
+    weights: Tensor
+    """[k]."""
+    cosine: Tensor
+    """[k, g²], of the angles between the rays and their cameras' axes."""
+    ramp: float
+    """Share of their weight that depth and normals have."""
 
 
 @dataclass(frozen=True)
@@ -98,10 +115,8 @@ class ReferenceViews:
         """Whether a step that may do without looks at the pictures."""
         return step % self.settings.interval == 0
 
-    def look(
-        self, progress: float, renderer: Renderer, rng: np.random.Generator, *, want_normals: bool = False
-    ) -> Look:
-        """Render some of the pictures' rays and compare them; ``progress`` in [0, 1] is the share of the run done."""
+    def aim(self, progress: float, rng: np.random.Generator, *, want_normals: bool = False) -> Aim:
+        """Draw rays of some of the pictures; ``progress`` in [0, 1] is the share of the run done."""
         targets = self.targets[self._size_at(progress)]
         chosen = np.sort(rng.permutation(len(self.weights))[:MOST_AT_ONCE])
         side = max(4, round(self.settings.rays / math.sqrt(len(chosen))))
@@ -114,49 +129,39 @@ class ReferenceViews:
         background = srgb_to_linear(torch.tensor(rng.random(3), dtype=torch.float32, device=device))
         ramp = min(1.0, progress / self.settings.ramp) if self.settings.ramp else 1.0
         normals = targets.normal is not None and self.settings.normal_weight * ramp > 0
-        output = renderer.render_rays(
-            origins,
-            directions,
-            shading=Shading("albedo"),
-            background=background,
-            rng=rng,
-            want_normals=want_normals or normals,
-        )
         place = torch.from_numpy(chosen).to(device)
-        seen = _gathered(targets, place, torch.from_numpy(pixels).to(device))
-        cosine = (torch.from_numpy(directions).to(device) * self._forward[place][:, None]).sum(-1)
-        return self._judged(output, seen, self.weights[place], background, cosine, ramp, cameras)
+        return Aim(
+            Shot(origins, directions, Shading("albedo"), background, want_normals or normals),
+            cameras,
+            _gathered(targets, place, torch.from_numpy(pixels).to(device)),
+            self.weights[place],
+            (torch.from_numpy(directions).to(device) * self._forward[place][:, None]).sum(-1),
+            ramp,
+        )
 
-    def _size_at(self, progress: float) -> int:
-        steps = len(self.targets)
-        return min(int(progress / GROWN_AT * (steps - 1)), steps - 1)
-
-    def _judged(
-        self,
-        output: RenderOutput,
-        seen: Targets,
-        weights: Tensor,
-        background: Tensor,
-        cosine: Tensor,
-        ramp: float,
-        cameras: CameraBatch,
-    ) -> Look:
-        settings = self.settings
+    def judge(self, aim: Aim, output: RenderOutput) -> Look:
+        """Compare what was rendered of an aim's shot with the pictures."""
+        settings, seen, ramp = self.settings, aim.seen, aim.ramp
         known = (~seen.opacity.isnan()).float()
         opacity = seen.opacity.nan_to_num(0.0)
-        wanted = linear_to_srgb(seen.colour + (1.0 - opacity)[..., None] * background)
+        wanted = linear_to_srgb(seen.colour + (1.0 - opacity)[..., None] * aim.shot.background)
         colour = ((linear_to_srgb(output.rgb) - wanted).square().mean(2) * known).mean(1)
         by_entropy = settings.mask_loss == "entropy"
         off = mask_divergence(output.opacity, opacity) if by_entropy else (output.opacity - opacity).square()
         mask = (off * known).mean(1)
         loss = settings.colour_weight * colour + settings.mask_weight * mask
         if seen.depth is not None and settings.depth_weight * ramp > 0:
-            depth = as_seen(output.depth * cosine, seen.disparity)
+            depth = as_seen(output.depth * aim.cosine, seen.disparity)
             compare = place_loss if seen.metric else depth_loss
             loss = loss + settings.depth_weight * ramp * compare(depth, seen.depth, output.opacity)
         if seen.normal is not None and output.normal is not None and settings.normal_weight * ramp > 0:
             loss = loss + settings.normal_weight * ramp * normal_loss(output.normal, seen.normal)
-        return Look((weights * loss).mean(), float((weights * colour).detach().mean()), output, cameras)
+        error = float((aim.weights * colour).detach().mean())
+        return Look((aim.weights * loss).mean(), error, output, aim.cameras)
+
+    def _size_at(self, progress: float) -> int:
+        steps = len(self.targets)
+        return min(int(progress / GROWN_AT * (steps - 1)), steps - 1)
 
     @torch.no_grad()
     def measure(self, renderer: Renderer) -> list[dict[str, float]]:

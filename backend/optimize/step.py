@@ -18,17 +18,27 @@ from .. import schedules
 from ..cameras import CameraBatch, rays, sample_fixed, sample_orbit
 from ..guidance import Guidance, GuidanceResult, painter, together
 from ..health import check_number, check_parameters
-from ..rendering import Renderer, RenderOutput, Shading, linear_to_srgb, sample_light, srgb_to_linear
+from ..rendering import Renderer, RenderOutput, Shading, Shot, linear_to_srgb, sample_light, shot_of, srgb_to_linear
 from ..request import Request
 from . import dents
 from .losses import regulariser
-from .reference_loss import Look, ReferenceViews
+from .reference_loss import Aim, Look, ReferenceViews
 from .refine import painting_error, rates, strength, turn
 from .state import RunState
 
 _CHECK_PARAMETERS_EVERY = 10
 _NORMAL_WEIGHT = 1e-2
 """Ten times a picture's: shapes come out no worse by it, and a third of the normals and more is saved."""
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """Views that are to be rendered."""
+
+    shot: Shot
+    cameras: CameraBatch
+    slots: list[int] | None = None
+    """Of the paintings beside which they are put; None: the guidance is asked about them."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +90,7 @@ class Stepper:
         self.renderer.samples_per_ray = schedules.samples_per_ray(step, self.settings)
         self._set_learning_rate(step)
         state.occupancy.update(state.field.density, step, state.rng)
-        known = self._look(step)
-        alone = self.request.reference.alone and step < self.settings.iterations  # paintings are looked at in turn
-        views = None if known is not None and alone else self._ask(step)
+        known, views = self._seen(step)
         if views is not None:
             output, cameras, opacity = views.output, views.cameras, views.output.opacity
         else:
@@ -92,9 +100,8 @@ class Stepper:
         norm = self._descend(step, output, views, known)
         if step % _CHECK_PARAMETERS_EVERY == 0:
             check_parameters(state.parameters)
-        samples = sum(each.output.n_samples for each in (views, known) if each is not None)
         error = None if known is None else known.error
-        state.tally.average(self._loss(views, known), float(opacity.detach().mean()), samples, norm, error)
+        state.tally.average(self._loss(views, known), float(opacity.detach().mean()), output.n_samples, norm, error)
 
     def _loss(self, views: _Views | None, known: Look | None) -> float | None:
         """What people are shown: the guidance's loss, or, without a guidance, the pictures'."""
@@ -102,63 +109,80 @@ class Stepper:
             return views.result.loss
         return float(known.loss.detach()) if known is not None and self.guidance is None else None
 
-    def _look(self, step: int) -> Look | None:
+    def _seen(self, step: int) -> tuple[Look | None, _Views | None]:
+        """The pictures whose turn it is and views beside them, or these alone: rendered together, and judged."""
+        rng = self.state.rng
+        aims = self._aims(step)
+        alone = self.request.reference.alone and step < self.settings.iterations  # paintings are looked at in turn
+        frame = None if aims and alone else self._frame(step)
+        shots = [aim.shot for _, aim in aims] + ([] if frame is None else [frame.shot])
+        outputs = self.renderer.render_together(shots, rng)
+        known = None
+        for (pictures, aim), output in zip(aims, outputs, strict=False):
+            seen = pictures.judge(aim, output)
+            check_number(float(seen.loss.detach()), "pictures' loss")
+            known = seen if known is None else dataclasses.replace(known, loss=known.loss + seen.loss)
+        return known, None if frame is None else self._judged(step, frame, outputs[-1])
+
+    def _aims(self, step: int) -> list[tuple[ReferenceViews, Aim]]:
         """At the pictures, where it is their turn, and at the sketches while they count.
 
         Some of these last to the end. Without a guidance all have a turn, and its other losses.
         """
-        known = None
-        done = schedules.progress(step, self.settings.iterations)
+        done, alone = schedules.progress(step, self.settings.iterations), self.guidance is None
         sketches = self.sketches if done < self.request.sketch.share else self.lasting
-        for pictures in (*self.pictures, *sketches):
-            if not (self.guidance is None or pictures.is_due(step)):
-                continue
-            seen = pictures.look(done, self.renderer, self.state.rng, want_normals=self.guidance is None)
-            check_number(float(seen.loss.detach()), "pictures' loss")
-            known = seen if known is None else dataclasses.replace(known, loss=known.loss + seen.loss)
-        return known
+        due = [pictures for pictures in (*self.pictures, *sketches) if alone or pictures.is_due(step)]
+        return [(pictures, pictures.aim(done, self.state.rng, want_normals=alone)) for pictures in due]
 
-    def _ask(self, step: int) -> _Views | None:
-        """The guidance about views drawn at random; None without a guidance."""
+    def _frame(self, step: int) -> _Frame | None:
+        """Views drawn at random, or in the second part those whose turn it is; None without a guidance."""
         if self.guidance is None:
             return None
         if step >= self.settings.iterations:
-            return self._fit(step - self.settings.iterations)
+            return self._painted(step - self.settings.iterations)
+        rng, side = self.state.rng, schedules.resolution(step, self.settings)
         cameras = self._cameras(self.settings.batch_size, step)
-        output = self._render(step, cameras)
-        images = linear_to_srgb(output.rgb).permute(0, 3, 1, 2)
-        done = schedules.progress(step, self.settings.iterations)
-        result = self.guidance.gradient(images.detach(), cameras, done, self.state.generator)
-        check_number(result.loss, "guidance's loss")
-        return _Views(output, cameras, images, result)
+        mode = schedules.shading_mode(step, self.settings, rng)
+        shading = Shading(mode, sample_light(cameras, rng), schedules.AMBIENT, schedules.DIFFUSE)
+        return _Frame(shot_of(cameras, side, side, shading, self._background(cameras, side)), cameras)
 
-    def _fit(self, step: int) -> _Views:
-        """Views beside what the guidance made of them, at a step of the second part."""
+    def _painted(self, step: int) -> _Frame:
+        """Views at a step of the second part, painted anew where it is their turn."""
         assert self.painter is not None
         state, settings = self.state, self.request.refine
         paintings, now = state.paintings, turn(step, self.settings.batch_size, settings, together(self.painter))
         if now.begins:
             paintings.aim(self._cameras(settings.views, self.settings.iterations), state.rng, self.white_share)
         if now.painted:
+            unlit = self._unlit(now.painted)
             with torch.no_grad():
-                _, cameras, images = self._unlit(now.painted)
+                (output,) = self.renderer.render_together([unlit.shot], state.rng)
             share = strength(schedules.progress(step, settings.iterations), settings)
-            painted = self.painter.repaint(images, cameras, share, settings, state.generator)
+            painted = self.painter.repaint(_pictures(output), unlit.cameras, share, settings, state.generator)
             check_number(float(painted.mean()), "painting")
             paintings.keep(now.painted, painted)
-        output, cameras, images = self._unlit(now.slots)
-        gradient, loss = painting_error(images, paintings.shown(now.slots))
-        check_number(loss, "paintings' loss")
-        return _Views(output, cameras, images, GuidanceResult(gradient, loss))
+        return self._unlit(now.slots)
 
-    def _unlit(self, slots: list[int]) -> tuple[RenderOutput, CameraBatch, Tensor]:
-        """The field as paintings are fitted, from their cameras and before their backgrounds; also in sRGB."""
+    def _unlit(self, slots: list[int]) -> _Frame:
+        """The field as paintings are fitted, from their cameras and before their backgrounds."""
         state, side = self.state, self.settings.resolution
         cameras = state.paintings.cameras(slots)
         background = srgb_to_linear(state.paintings.backgrounds[slots])[:, None, None].expand(-1, side, side, -1)
         shading = Shading("albedo", None, schedules.AMBIENT, schedules.DIFFUSE)
-        output = self.renderer.render(cameras, side, side, shading=shading, background=background, rng=state.rng)
-        return output, cameras, linear_to_srgb(output.rgb).permute(0, 3, 1, 2)
+        return _Frame(shot_of(cameras, side, side, shading, background), cameras, slots)
+
+    def _judged(self, step: int, frame: _Frame, output: RenderOutput) -> _Views:
+        """Beside the paintings, or by the guidance."""
+        images = _pictures(output)
+        if frame.slots is not None:
+            gradient, loss = painting_error(images, self.state.paintings.shown(frame.slots))
+            check_number(loss, "paintings' loss")
+            return _Views(output, frame.cameras, images, GuidanceResult(gradient, loss))
+        assert self.guidance is not None
+        done = schedules.progress(step, self.settings.iterations)
+        result = self.guidance.gradient(images.detach(), frame.cameras, done, self.state.generator)
+        check_number(result.loss, "guidance's loss")
+        return _Views(output, frame.cameras, images, result)
 
     def _set_learning_rate(self, step: int) -> None:
         state, fitting = self.state, step - self.settings.iterations
@@ -179,14 +203,6 @@ class Stepper:
         if request.cameras:
             return sample_fixed(request.cameras, count, rng)
         return sample_orbit(schedules.orbit(step, self.request), count, rng)
-
-    def _render(self, step: int, cameras: CameraBatch) -> RenderOutput:
-        rng, side = self.state.rng, schedules.resolution(step, self.settings)
-        mode = schedules.shading_mode(step, self.settings, rng)
-        light = sample_light(cameras, rng)
-        shading = Shading(mode, light, schedules.AMBIENT, schedules.DIFFUSE)
-        background = self._background(cameras, side)
-        return self.renderer.render(cameras, side, side, shading=shading, background=background, rng=rng)
 
     def _background(self, cameras: CameraBatch, side: int) -> Tensor:
         """One random colour (uniform in sRGB, as people see), white, or the learned background; linear."""
@@ -232,3 +248,8 @@ class Stepper:
         if step % dents.INTERVAL == 0:
             state.dents.look(state.occupancy, step, settings.iterations)
         return weight * state.dents.loss(state.field, state.rng)
+
+
+def _pictures(output: RenderOutput) -> Tensor:
+    """[B, 3, H, W], sRGB."""
+    return linear_to_srgb(output.rgb).permute(0, 3, 1, 2)

@@ -1,7 +1,8 @@
 """Compiled loops that light the samples of each ray and add them up, there and back. Needs numba.
 
-``slot`` [N] says which of the normals [3, M] is a sample's; −1 for none. ``mode`` is a place in :data:`MODES`. ``lamp``
-is the ambient light, the diffuse, and the brightness of a sample without a normal.
+``slot`` [N] says which of the normals [3, M] is a sample's; −1 for none. ``style`` [R] is each ray's; a style has its
+mode, a place in :data:`MODES`, and its lamp: the ambient light, the diffuse, and the brightness of a sample without a
+normal.
 """
 
 from __future__ import annotations
@@ -18,14 +19,16 @@ _jit: Any = njit(cache=True, nogil=True, error_model="numpy")
 
 
 @_jit
-def seen(weights: Any, least: Any, positions: Any) -> Any:
-    """Slots [N] of samples that weigh more than ``least``, and their positions [M, 3]."""
+def seen(weights: Any, least: Any, style: Any, offsets: Any, positions: Any) -> Any:
+    """Slots [N] of samples that weigh more than ``least`` of their style, and their positions [M, 3]."""
     slot = np.full(weights.shape[0], -1, np.int32)
     count = 0
-    for i in range(weights.shape[0]):
-        if weights[i] > least:
-            slot[i] = count
-            count += 1
+    for r in range(style.shape[0]):
+        limit = least[style[r]]
+        for i in range(offsets[r], offsets[r + 1]):
+            if weights[i] > limit:
+                slot[i] = count
+                count += 1
     kept = np.empty((count, 3), np.float32)
     for i in range(weights.shape[0]):
         if slot[i] >= 0:
@@ -52,20 +55,22 @@ def forward(
     offsets: Any,
     light: Any,
     directions: Any,
-    mode: Any,
-    lamp: Any,
+    style: Any,
+    modes: Any,
+    lamps: Any,
     channels: Any,
 ) -> Any:
-    """Sums [R, C] of colour, distance, weight and, if C is 8, normals; and Σ w · max(0, n·d)² of all."""
+    """Sums [R, C] of colour, distance, weight and, if C is 9, normals and w · max(0, n·d)²."""
     result = np.zeros((offsets.shape[0] - 1, channels), np.float32)
-    orientation = 0.0
     half = _F32(0.5)
     for r in range(offsets.shape[0] - 1):
+        k = style[r]
+        mode, ambient, diffuse, unlit = modes[k], lamps[k, 0], lamps[k, 1], lamps[k, 2]
         for i in range(offsets[r], offsets[r + 1]):
             s, weight = slot[i], weights[i]
             light_here = _F32(1.0)
             if 0 < mode < 3:
-                light_here = lamp[2]
+                light_here = unlit
                 if s >= 0:
                     x, y, z = (
                         light[r, 0] - positions[i, 0],
@@ -74,7 +79,7 @@ def forward(
                     )
                     x, y, z = _unit(x, y, z)
                     cosine = normal[0, s] * x + normal[1, s] * y + normal[2, s] * z
-                    light_here = lamp[0] + lamp[1] * max(cosine, _F32(0.0))
+                    light_here = ambient + diffuse * max(cosine, _F32(0.0))
             for c in range(3):
                 colour = albedo[c, i] if mode < 2 else _F32(1.0)
                 if mode == 3:
@@ -82,13 +87,13 @@ def forward(
                 result[r, c] += weight * colour * light_here
             result[r, 3] += weight * distances[i]
             result[r, 4] += weight
-            if channels == 8 and s >= 0:
+            if channels == 9 and s >= 0:
                 away = _F32(0.0)
                 for c in range(3):
                     result[r, 5 + c] += weight * normal[c, s]
                     away += normal[c, s] * directions[r, c]
-                orientation += weight * max(away, _F32(0.0)) ** 2
-    return result, orientation
+                result[r, 8] += weight * max(away, _F32(0.0)) ** 2
+    return result
 
 
 @_jit
@@ -105,8 +110,9 @@ def backward(
     offsets: Any,
     light: Any,
     directions: Any,  # noqa: ARG001 - told to all loops alike
-    mode: Any,
-    lamp: Any,
+    style: Any,
+    modes: Any,
+    lamps: Any,
 ) -> Any:
     """Gradients of density [N] and albedo [3, N] from that of the sums [R, C]; and of the brightness [N].
 
@@ -116,12 +122,14 @@ def backward(
     to_density, to_albedo, to_light = np.empty_like(weights), np.empty_like(albedo), np.empty_like(weights)
     half = _F32(0.5)
     for r in range(offsets.shape[0] - 1):
+        k = style[r]
+        mode, ambient, diffuse, unlit = modes[k], lamps[k, 0], lamps[k, 1], lamps[k, 2]
         later = _F32(0.0)
         for i in range(offsets[r + 1] - 1, offsets[r] - 1, -1):
             s, weight = slot[i], weights[i]
             light_here = _F32(1.0)
             if 0 < mode < 3:
-                light_here = lamp[2]
+                light_here = unlit
                 if s >= 0:
                     x, y, z = (
                         light[r, 0] - positions[i, 0],
@@ -130,7 +138,7 @@ def backward(
                     )
                     x, y, z = _unit(x, y, z)
                     cosine = normal[0, s] * x + normal[1, s] * y + normal[2, s] * z
-                    light_here = lamp[0] + lamp[1] * max(cosine, _F32(0.0))
+                    light_here = ambient + diffuse * max(cosine, _F32(0.0))
             plain = _F32(0.0)
             for c in range(3):
                 colour = albedo[c, i] if mode < 2 else _F32(1.0)
@@ -139,7 +147,7 @@ def backward(
                 plain += gradient[r, c] * colour
                 to_albedo[c, i] = gradient[r, c] * weight * light_here if mode < 2 else _F32(0.0)
             to_weight = plain * light_here + gradient[r, 3] * distances[i] + gradient[r, 4]
-            if channels == 8 and s >= 0:
+            if channels == 9 and s >= 0:
                 for c in range(3):
                     to_weight += gradient[r, 5 + c] * normal[c, s]
             to_light[i] = plain * weight
@@ -151,7 +159,6 @@ def backward(
 @_jit
 def backward_normals(
     gradient: Any,
-    of_orientation: Any,
     to_light: Any,
     weights: Any,
     normal: Any,
@@ -161,20 +168,22 @@ def backward_normals(
     offsets: Any,
     light: Any,
     directions: Any,
-    mode: Any,
-    lamp: Any,
+    style: Any,
+    modes: Any,
+    lamps: Any,
 ) -> Any:
-    """Gradient of normals [3, M] from those of the sums [R, 8], the orientation and each sample's brightness [N]."""
+    """Gradient of normals [3, M] from those of the sums [R, 9] and of each sample's brightness [N]."""
     to_normal = np.empty_like(normal)
     zero, half = _F32(0.0), _F32(0.5)
     for r in range(offsets.shape[0] - 1):
+        mode, diffuse = modes[style[r]], lamps[style[r], 1]
         for i in range(offsets[r], offsets[r + 1]):
             s, weight = slot[i], weights[i]
             if s < 0:
                 continue
             nx, ny, nz = normal[0, s], normal[1, s], normal[2, s]
             turned = nx * directions[r, 0] + ny * directions[r, 1] + nz * directions[r, 2]
-            turned = of_orientation * weight * _F32(2.0) * max(turned, zero)
+            turned = gradient[r, 8] * weight * _F32(2.0) * max(turned, zero)
             x = weight * gradient[r, 5] + turned * directions[r, 0]
             y = weight * gradient[r, 6] + turned * directions[r, 1]
             z = weight * gradient[r, 7] + turned * directions[r, 2]
@@ -185,7 +194,7 @@ def backward_normals(
             elif mode > 0:
                 a, b, c = light[r, 0] - positions[i, 0], light[r, 1] - positions[i, 1], light[r, 2] - positions[i, 2]
                 a, b, c = _unit(a, b, c)
-                share = to_light[i] * lamp[1] if nx * a + ny * b + nz * c > zero else zero
+                share = to_light[i] * diffuse if nx * a + ny * b + nz * c > zero else zero
                 x, y, z = x + share * a, y + share * b, z + share * c
             to_normal[0, s], to_normal[1, s], to_normal[2, s] = x, y, z
     return to_normal

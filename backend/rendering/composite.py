@@ -22,6 +22,11 @@ def transmittance_weights(density: Tensor, widths: Tensor, offsets: Tensor) -> T
     return _apply(_Weights, density, widths, offsets)
 
 
+def opacities(density: Tensor, widths: Tensor) -> Tensor:
+    """1 − exp(−σδ), [N]; all at once, for a loop over rays has no exponential of several numbers at a time."""
+    return torch.mul(density, widths).neg_().expm1_().neg_()
+
+
 @torch.no_grad()
 def depth_before(density: Tensor, widths: Tensor, offsets: Tensor) -> Tensor:
     """Optical depth [N] that each ray has gathered before each of its samples; no gradient."""
@@ -45,8 +50,8 @@ class _Weights(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, density: Tensor, widths: Tensor, offsets: Tensor) -> Tensor:
         if (kernels := kernels_for(density.device)) is not None:
-            found = kernels.weights_forward(density.detach().contiguous().numpy(), widths.numpy(), offsets.numpy())
-            weights, behind = map(torch.from_numpy, found)
+            alpha = opacities(density.detach(), widths)
+            weights, behind = map(torch.from_numpy, kernels.weights_forward(alpha.numpy(), offsets.numpy()))
         else:
             weights, behind = _weights_forward(density.detach(), widths, offsets)
         ctx.save_for_backward(weights, behind, widths, offsets)

@@ -5,16 +5,19 @@ Marching, the dearest of them, may be shared among the field's worker threads; t
 Numba's own thread pool beside torch's would cost more than it gives.
 """
 
-from __future__ import annotations
+# Numba types these functions from their arguments at the call; annotations would say nothing.
+# pyright: reportMissingParameterType=false, reportUnknownParameterType=false
+# ruff: noqa: ANN001, ANN201, ANN202
 
-import math
-from typing import Any
+from __future__ import annotations
 
 import numpy as np
 from numba import njit
 
 BLOCK = 4
 """Cells a side of a block; an empty block is skipped whole."""
+RAYS = 64
+"""Rays in a row that one thread takes."""
 
 _U32 = np.uint32
 _F32 = np.float32
@@ -23,7 +26,7 @@ _SLACK = _F32(1e-3)
 
 
 @njit(cache=True, error_model="numpy")
-def _uniform(counter: Any, seed: Any) -> Any:
+def _uniform(counter, seed):
     """As :func:`.randomness.uniform`."""
     x = _U32(counter) ^ seed
     x = _U32(x ^ (x >> _U32(16)))
@@ -35,7 +38,7 @@ def _uniform(counter: Any, seed: Any) -> Any:
 
 
 @njit(cache=True, error_model="numpy")
-def _sample(k: Any, length: Any, step: Any, counter: Any, seed: Any, jitter: Any) -> Any:
+def _sample(k, length, step, counter, seed, jitter):
     """Offset from the ball's near side, and width, of interval k's sample."""
     low = _F32(k) * step
     width = min(step, length - low)
@@ -44,20 +47,20 @@ def _sample(k: Any, length: Any, step: Any, counter: Any, seed: Any, jitter: Any
 
 
 @njit(cache=True, error_model="numpy")
-def _inverse(direction: Any) -> Any:
+def _inverse(direction):
     """1 / direction; for none, a number that makes every way ahead long."""
     return _F32(1.0) / direction if direction != _F32(0.0) else _F32(1e30)
 
 
 @njit(cache=True, error_model="numpy")
-def _exit(position: Any, inverse: Any, cell: Any, size: Any) -> Any:
+def _exit(position, inverse, cell, size):
     """Distance along one axis to the far face of the cell (of ``size``, counted from −1)."""
     far = cell + 1 if inverse > _F32(0.0) else cell
     return (_F32(far) * size - _F32(1.0) - position) * inverse
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _bounds(blocks: Any, block_size: Any) -> Any:
+def _bounds(blocks, block_size):
     """The least box [2, 3] around all blocks with an occupied cell, a hair wider; the whole cube if there is none."""
     low, high = np.full(3, blocks.shape[0], np.int64), np.full(3, -1, np.int64)
     for ix in range(blocks.shape[0]):
@@ -74,7 +77,7 @@ def _bounds(blocks: Any, block_size: Any) -> Any:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _stretch(position: Any, inverse: Any, low: Any, high: Any) -> Any:
+def _stretch(position, inverse, low, high):
     """Where a ray enters and leaves a slab along one axis."""
     a, b = (low - position) * inverse, (high - position) * inverse
     return min(a, b), max(a, b)
@@ -82,24 +85,13 @@ def _stretch(position: Any, inverse: Any, low: Any, high: Any) -> Any:
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def find_samples(
-    origins: Any,
-    directions: Any,
-    near: Any,
-    length: Any,
-    occupied: Any,
-    blocks: Any,
-    step: Any,
-    seed: Any,
-    jitter: Any,
-    first_counter: Any,
-    kept: Any,
-    counts: Any,
-    share: Any,
-    shares: Any,
-) -> None:
+    origins, directions, near, length, occupied, blocks, step, noise, core, opaque, kept, counts, cut, share, shares
+):
     """The intervals of each ray whose sample lies in an occupied cell: ``kept`` [R, stride] and ``counts`` [R].
 
-    A share has every ``shares``-th block of 64 rays.
+    ``noise`` is the seed, whether there is one, and the counter of the first random number. A ray is ``cut`` [R] at the
+    optical depth ``opaque`` by the densities ``core`` of its samples' cells. A share has every ``shares``-th block of
+    :data:`RAYS` rays.
     """
     n_rays, stride = kept.shape
     resolution = occupied.shape[0]
@@ -107,7 +99,7 @@ def find_samples(
     cell_size, per_step = _F32(2.0 / resolution), _F32(1.0) / step
     box = _bounds(blocks, cell_size * _F32(BLOCK))
     for r in range(n_rays):
-        if (r // 64) % shares != share:
+        if (r // RAYS) % shares != share:
             continue
         ox, oy, oz = origins[r, 0], origins[r, 1], origins[r, 2]
         dx, dy, dz = directions[r, 0], directions[r, 1], directions[r, 2]
@@ -115,11 +107,15 @@ def find_samples(
         ex, lx = _stretch(ox, ax, box[0, 0], box[1, 0])
         ey, ly = _stretch(oy, ay, box[0, 1], box[1, 1])
         ez, lz = _stretch(oz, az, box[0, 2], box[1, 2])
-        count = 0
+        count, depth = 0, 0.0
+        cut[r] = False
         k = int(min(max((max(ex, ey, ez) - near[r]) * per_step, _F32(0.0)), _F32(stride)))
         end = min(min(lx, ly, lz) - near[r], length[r])
         while k < stride and _F32(k) * step < end:
-            offset, _ = _sample(k, length[r], step, first_counter + r * stride + k, seed, jitter)
+            if depth >= opaque:
+                cut[r] = True
+                break
+            offset, width = _sample(k, length[r], step, noise[2] + r * stride + k, noise[0], noise[1])
             t = near[r] + offset
             x, y, z = ox + t * dx, oy + t * dy, oz + t * dz
             ix = min(max(int((x + _F32(1.0)) * half), 0), resolution - 1)
@@ -127,6 +123,7 @@ def find_samples(
             iz = min(max(int((z + _F32(1.0)) * half), 0), resolution - 1)
             if occupied[ix, iy, iz]:
                 kept[r, count] = k
+                depth += core[ix, iy, iz] * width
                 count += 1
                 k += 1
                 continue
@@ -145,28 +142,16 @@ def find_samples(
 
 @njit(cache=True, nogil=True)
 def pack_samples(
-    origins: Any,
-    directions: Any,
-    near: Any,
-    length: Any,
-    kept: Any,
-    offsets: Any,
-    step: Any,
-    seed: Any,
-    jitter: Any,
-    first_counter: Any,
-) -> Any:
-    """Positions [N, 3], distances [N], widths [N] and rays [N] of the kept intervals."""
+    origins, directions, near, length, kept, offsets, step, noise, positions, distances, widths, rays, share, shares
+):
+    """Positions [N, 3], distances [N], widths [N] and rays [N] of the kept intervals; shares as above."""
     n_rays, stride = kept.shape
-    total = offsets[n_rays]
-    positions = np.empty((total, 3), np.float32)
-    distances = np.empty(total, np.float32)
-    widths = np.empty(total, np.float32)
-    rays = np.empty(total, np.int64)
     for r in range(n_rays):
+        if (r // RAYS) % shares != share:
+            continue
         for i in range(offsets[r], offsets[r + 1]):
             k = kept[r, i - offsets[r]]
-            offset, width = _sample(k, length[r], step, first_counter + r * stride + k, seed, jitter)
+            offset, width = _sample(k, length[r], step, noise[2] + r * stride + k, noise[0], noise[1])
             t = near[r] + offset
             for axis in range(3):
                 p = origins[r, axis] + t * directions[r, axis]
@@ -174,30 +159,23 @@ def pack_samples(
             distances[i] = t
             widths[i] = width
             rays[i] = r
-    return positions, distances, widths, rays
 
 
 @njit(cache=True, nogil=True)
-def in_front(positions: Any, widths: Any, offsets: Any, core: Any, opaque: Any) -> Any:
-    """Which samples [N] lie before the optical depth ``opaque``, by the densities ``core`` [R, R, R] of their cells."""
-    resolution = core.shape[0]
-    half = _F32(resolution * 0.5)
-    kept = np.zeros(widths.shape[0], np.bool_)
+def left_open(cut, density, widths, offsets, opaque):
+    """Whether samples of these densities leave any ray that is cut short of the optical depth ``opaque``."""
     for r in range(offsets.shape[0] - 1):
-        depth = 0.0
-        for i in range(offsets[r], offsets[r + 1]):
-            if depth >= opaque:
-                break
-            kept[i] = True
-            ix = min(max(int((positions[i, 0] + _F32(1.0)) * half), 0), resolution - 1)
-            iy = min(max(int((positions[i, 1] + _F32(1.0)) * half), 0), resolution - 1)
-            iz = min(max(int((positions[i, 2] + _F32(1.0)) * half), 0), resolution - 1)
-            depth += core[ix, iy, iz] * widths[i]
-    return kept
+        if cut[r]:
+            depth = 0.0
+            for i in range(offsets[r], offsets[r + 1]):
+                depth += density[i] * widths[i]
+            if depth < opaque:
+                return True
+    return False
 
 
 @njit(cache=True, nogil=True)
-def select(kept: Any, positions: Any, distances: Any, widths: Any, rays: Any, offsets: Any) -> Any:
+def select(kept, positions, distances, widths, rays, offsets):
     """The samples of a mask [N], packed anew: positions, distances, widths, rays and offsets."""
     total = 0
     for i in range(kept.shape[0]):
@@ -223,7 +201,7 @@ def select(kept: Any, positions: Any, distances: Any, widths: Any, rays: Any, of
 
 
 @njit(cache=True, nogil=True)
-def depth_before(density: Any, widths: Any, offsets: Any) -> Any:
+def depth_before(density, widths, offsets):
     """Σ_{j<i} σ_j δ_j."""
     result = np.empty_like(density)
     for r in range(offsets.shape[0] - 1):
@@ -235,24 +213,22 @@ def depth_before(density: Any, widths: Any, offsets: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def weights_forward(density: Any, widths: Any, offsets: Any) -> Any:
-    """w_i = T_i (1 − exp(−σ_i δ_i)), and T just behind each sample."""
-    weights = np.empty_like(density)
-    behind = np.empty_like(density)
+def weights_forward(alpha, offsets):
+    """w_i = T_i α_i for α_i = 1 − exp(−σ_i δ_i), and T just behind each sample."""
+    weights = np.empty_like(alpha)
+    behind = np.empty_like(alpha)
     for r in range(offsets.shape[0] - 1):
-        depth = 0.0
         transmittance = 1.0
         for i in range(offsets[r], offsets[r + 1]):
-            depth += density[i] * widths[i]
-            after = math.exp(-depth)
-            weights[i] = transmittance - after
-            behind[i] = after
-            transmittance = after
+            weight = transmittance * alpha[i]
+            transmittance -= weight
+            weights[i] = weight
+            behind[i] = transmittance
     return weights, behind
 
 
 @njit(cache=True, nogil=True)
-def weights_backward(gradient: Any, weights: Any, behind: Any, widths: Any, offsets: Any) -> Any:
+def weights_backward(gradient, weights, behind, widths, offsets):
     """dL/dσ_i = δ_i (g_i T_{i+1} − Σ_{j>i} g_j w_j)."""
     result = np.empty_like(weights)
     for r in range(offsets.shape[0] - 1):
@@ -264,7 +240,7 @@ def weights_backward(gradient: Any, weights: Any, behind: Any, widths: Any, offs
 
 
 @njit(cache=True, nogil=True)
-def accumulate_forward(weights: Any, values: Any, offsets: Any) -> Any:
+def accumulate_forward(weights, values, offsets):
     """Σ_i w_i v_i of each ray: [R, C]."""
     n_rays, channels = offsets.shape[0] - 1, values.shape[1]
     result = np.zeros((n_rays, channels), values.dtype)
@@ -276,7 +252,7 @@ def accumulate_forward(weights: Any, values: Any, offsets: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def accumulate_backward(gradient: Any, weights: Any, values: Any, offsets: Any) -> Any:
+def accumulate_backward(gradient, weights, values, offsets):
     """Gradients of weights [N] and values [N, C]."""
     channels = values.shape[1]
     of_weights = np.empty_like(weights)

@@ -6,6 +6,7 @@ one sample at a uniform place, or its middle. Samples in empty cells are dropped
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from ..field.workers import run_kernels, share_count
 from .compiled import kernels_for
+from .composite import depth_before
 from .occupancy import OccupancyGrid
 from .randomness import uniform
 
@@ -78,11 +80,27 @@ def march(rays: RayBundle, occupancy: OccupancyGrid, samples_per_ray: int, seed:
 
     ``seed`` decides the places within the intervals (None: the middles). The same on every device.
     """
+    return march_ahead(rays, occupancy, samples_per_ray, seed, math.inf)[0]
+
+
+@torch.no_grad()
+def march_ahead(
+    rays: RayBundle, occupancy: OccupancyGrid, samples_per_ray: int, seed: int | None, opaque: float
+) -> tuple[Samples, Tensor]:
+    """The first of :func:`march`'s samples, up to the optical depth ``opaque`` by the grid's densities.
+
+    Also [R], whether a ray goes on behind.
+    """
     near, length = ball_span(rays)
     step = float(np.float32(2.0 / samples_per_ray))
     if (kernels := kernels_for(rays.origins.device)) is not None:
-        return _march_compiled(kernels, rays, near, length, occupancy, step, samples_per_ray, seed)
-    return _march_torch(rays, near, length, occupancy, step, samples_per_ray, seed)
+        return _march_compiled(kernels, rays, near, length, occupancy, step, samples_per_ray, seed, opaque)
+    samples = _march_torch(rays, near, length, occupancy, step, samples_per_ray, seed)
+    if opaque == math.inf:
+        return samples, torch.zeros(len(rays), dtype=torch.bool, device=near.device)
+    before = depth_before(occupancy.core_density(samples.positions), samples.widths, samples.offsets)
+    front = samples.select(before < opaque)
+    return front, front.offsets.diff() < samples.offsets.diff()
 
 
 def ball_span(rays: RayBundle) -> tuple[Tensor, Tensor]:
@@ -103,25 +121,28 @@ def _march_compiled(
     step: float,
     samples_per_ray: int,
     seed: int | None,
-) -> Samples:
+    opaque: float,
+) -> tuple[Samples, Tensor]:
     origins, directions = rays.origins.contiguous().numpy(), rays.directions.contiguous().numpy()
     near_, length_ = near.numpy(), length.numpy()
     noise = (np.uint32(seed or 0), seed is not None, rays.first * samples_per_ray)
     width = np.float32(step)
     kept, counts = np.empty((len(rays), samples_per_ray), np.int32), np.empty(len(rays), np.int64)
-    occupied, blocks = occupancy.binary.numpy(), occupancy.blocks.numpy()
-
-    def find(share: int, shares: int) -> None:
-        kernels.find_samples(
-            origins, directions, near_, length_, occupied, blocks, width, *noise, kept, counts, share, shares
-        )
-
-    run_kernels(find, share_count(len(rays) // _SHARED_RAYS))
+    cut = np.empty(len(rays), np.bool_)
+    grid = (occupancy.binary.numpy(), occupancy.blocks.numpy())
+    ahead = (occupancy.core.numpy(), opaque, kept, counts, cut)
+    shares = share_count(len(rays) // _SHARED_RAYS)
+    run_kernels(
+        lambda *mine: kernels.find_samples(origins, directions, near_, length_, *grid, width, noise, *ahead, *mine),
+        shares,
+    )
     offsets = np.zeros(len(counts) + 1, np.int64)
     np.cumsum(counts, out=offsets[1:])
-    packed = kernels.pack_samples(origins, directions, near_, length_, kept, offsets, width, *noise)
-    positions, distances, widths, owners = map(torch.from_numpy, packed)
-    return Samples(positions, distances, widths, owners, torch.from_numpy(offsets))
+    total = int(offsets[-1])
+    found = (np.empty((total, 3), np.float32), *np.empty((2, total), np.float32), np.empty(total, np.int64))
+    packed = (kept, offsets, width, noise, *found)
+    run_kernels(lambda *mine: kernels.pack_samples(origins, directions, near_, length_, *packed, *mine), shares)
+    return Samples(*map(torch.from_numpy, (*found, offsets))), torch.from_numpy(cut)
 
 
 def _march_torch(

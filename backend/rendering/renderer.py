@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,12 +14,12 @@ from torch import Tensor
 
 from ..cameras import CameraBatch
 from ..cameras import rays as camera_rays
-from .compose import View, compose
-from .march import RayBundle, march
+from .compose import Style, View, compose
+from .march import RayBundle
 from .occupancy import OccupancyGrid
 from .randomness import draw_seed
 from .shading import Shading
-from .termination import RadianceField, query_visible
+from .termination import RadianceField, visible_samples
 
 NORMAL_WEIGHT = 1e-3
 """Samples of smaller weight get no normal, unless a renderer is told another."""
@@ -26,9 +29,50 @@ _FAINT = 1e-3
 """Opacity below which a depth fades to 0."""
 
 
+@dataclass(frozen=True)
+class Shot:
+    """Rays of B cameras, and how they are shown."""
+
+    origins: NDArray[np.float32]
+    """[B, 3]."""
+    directions: NDArray[np.float32]
+    """[B, …, 3], unit."""
+    shading: Shading
+    background: Tensor
+    """Linear colour, [3] or [B, …, 3]."""
+    want_normals: bool = False
+    """Normals are made when this or the shading asks for them."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[B, …], of the rays."""
+        return self.directions.shape[:-1]
+
+    @property
+    def each(self) -> int:
+        """Rays of one camera."""
+        return math.prod(self.shape[1:])
+
+    @property
+    def style(self) -> Style:
+        """How all its rays are shown, wherever their light is."""
+        shading = dataclasses.replace(self.shading, light=None)
+        return Style(shading, self.want_normals or shading.needs_normals)
+
+    def rays(self, device: torch.device) -> RayBundle:
+        """All rays."""
+        origins = torch.from_numpy(self.origins).to(device).repeat_interleave(self.each, 0)
+        return RayBundle(origins, torch.from_numpy(self.directions).to(device).reshape(-1, 3))
+
+    def light(self, rays: RayBundle) -> Tensor:
+        """Where the light of each of its rays is, [R, 3]."""
+        light = self.shading.light
+        return rays.origins if light is None else light.to(rays.origins).repeat_interleave(self.each, 0)
+
+
 @dataclass
 class RenderOutput:
-    """B pictures."""
+    """B pictures, or single rays of B cameras, as they were asked for; H × W of each for example."""
 
     rgb: Tensor
     """[B, H, W, 3], linear, over the background."""
@@ -42,31 +86,7 @@ class RenderOutput:
     """Scalar: Σ w · max(0, n·d)² of each ray, mean over rays, no gradient through w (Ref-NeRF, Eq. 11); 0 without
     normals."""
     n_samples: int
-    """Samples that were composed; those behind opaque matter are not counted."""
-
-
-@dataclass
-class _Rendered:
-    """R rays."""
-
-    colour: Tensor
-    opacity: Tensor
-    depth: Tensor
-    normal: Tensor | None
-    orientation: Tensor
-    n_samples: int
-
-    def shaped(self, shape: tuple[int, ...], background: Tensor) -> RenderOutput:
-        """As pictures of a shape, over a background."""
-        opacity = self.opacity.view(shape)
-        return RenderOutput(
-            rgb=self.colour.view(*shape, 3) + (1.0 - opacity)[..., None] * background,
-            opacity=opacity,
-            depth=self.depth.view(shape),
-            normal=None if self.normal is None else self.normal.view(*shape, 3),
-            orientation_loss=self.orientation,
-            n_samples=self.n_samples,
-        )
+    """Samples that were composed, of all that was rendered together; those behind opaque matter are not counted."""
 
 
 class Renderer:
@@ -101,72 +121,64 @@ class Renderer:
         the middles of their intervals. Normals are made when the shading or ``want_normals`` asks for them. Under
         ``torch.no_grad`` large pictures are made piece by piece, with the same result.
         """
-        device = self.occupancy.density.device
-        origins, directions = camera_rays(cameras, height, width)
-        bundle = RayBundle(
-            torch.from_numpy(origins).to(device).repeat_interleave(height * width, 0),
-            torch.from_numpy(directions).to(device).view(-1, 3),
-        )
-        light = torch.from_numpy(origins) if shading.light is None else shading.light
-        light = light.to(device=device, dtype=torch.float32).repeat_interleave(height * width, 0)
-        whole = self._render_bundle(bundle, light, shading, rng, want_normals=want_normals)
-        return whole.shaped((len(cameras), height, width), background.to(device))
+        shot = shot_of(cameras, height, width, shading, background, want_normals=want_normals)
+        return self.render_together([shot], rng)[0]
 
-    def render_rays(
-        self,
-        origins: NDArray[np.float32],
-        directions: NDArray[np.float32],
-        *,
-        shading: Shading,
-        background: Tensor,
-        rng: np.random.Generator | None,
-        want_normals: bool = False,
-    ) -> RenderOutput:
-        """Render single rays: N of each of B cameras, with ``origins`` [B, 3] and unit ``directions`` [B, N, 3].
+    def render_together(self, shots: Sequence[Shot], rng: np.random.Generator | None) -> list[RenderOutput]:
+        """As :meth:`render`, of all ``shots`` at once: the field is asked about the samples of all in one call."""
+        rays, view = self._viewed(shots)
+        summed, n_samples = self._in_pieces(rays, view, None if rng is None else draw_seed(rng))
+        parts = summed.split([math.prod(shot.shape) for shot in shots])
+        return [_shaped(shot, part, n_samples) for shot, part in zip(shots, parts, strict=True)]
 
-        As :meth:`render`; pictures are [B, N] instead of [B, H, W], and ``background`` is [3] or [B, N, 3].
-        """
-        device = self.occupancy.density.device
-        count = directions.shape[1]
-        start = torch.from_numpy(origins).to(device).repeat_interleave(count, 0)
-        bundle = RayBundle(start, torch.from_numpy(directions).to(device).reshape(-1, 3))
-        light = start if shading.light is None else shading.light.to(start).repeat_interleave(count, 0)
-        whole = self._render_bundle(bundle, light, shading, rng, want_normals=want_normals)
-        return whole.shaped(directions.shape[:2], background.to(device))
-
-    def _render_bundle(
-        self, bundle: RayBundle, light: Tensor, shading: Shading, rng: np.random.Generator | None, *, want_normals: bool
-    ) -> _Rendered:
-        seed = None if rng is None else draw_seed(rng)
-        normals = want_normals or shading.needs_normals
-        whole = len(bundle)
-        piece = whole if torch.is_grad_enabled() else max(64, _CHUNK_SAMPLES // self.samples_per_ray)
-        parts = [
-            self._render_rays(bundle.chunk(i, i + piece), light[i : i + piece], shading, seed, normals)
-            for i in range(0, whole, piece)
+    def _viewed(self, shots: Sequence[Shot]) -> tuple[RayBundle, View]:
+        """The rays of all, and what is told about them."""
+        each = [shot.rays(self.occupancy.density.device) for shot in shots]
+        lights = [shot.light(rays) for shot, rays in zip(shots, each, strict=True)]
+        styles = tuple(dict.fromkeys(shot.style for shot in shots))
+        index = [
+            torch.full((len(rays),), styles.index(shot.style), dtype=torch.int32, device=rays.origins.device)
+            for shot, rays in zip(shots, each, strict=True)
         ]
-        return _Rendered(
-            colour=torch.cat([part.colour for part in parts]),
-            opacity=torch.cat([part.opacity for part in parts]),
-            depth=torch.cat([part.depth for part in parts]),
-            normal=torch.cat([part.normal for part in parts if part.normal is not None]) if normals else None,
-            orientation=torch.stack([part.orientation for part in parts]).sum() / whole,
-            n_samples=sum(part.n_samples for part in parts),
-        )
+        rays = RayBundle(torch.cat([own.origins for own in each]), torch.cat([own.directions for own in each]))
+        return rays, View(rays.directions, torch.cat(lights), torch.cat(index), styles, self.normal_weight)
 
-    def _render_rays(
-        self, bundle: RayBundle, light: Tensor, shading: Shading, seed: int | None, normals: bool
-    ) -> _Rendered:
-        samples = march(bundle, self.occupancy, self.samples_per_ray, seed)
-        samples, density, albedo = query_visible(self.field, self.occupancy, samples)
-        view = View(bundle.directions, light, shading, self.normal_weight)
-        summed, orientation = compose(samples, density, albedo, view, self.field.normal if normals else None)
-        opacity = summed[:, 4].clamp(max=1.0)  # rounding alone exceeds 1
-        return _Rendered(
-            colour=summed[:, :3],
-            opacity=opacity,
-            depth=summed[:, 3] / opacity.clamp(min=_FAINT),
-            normal=summed[:, 5:8] if normals else None,
-            orientation=orientation,
-            n_samples=len(samples),
-        )
+    def _in_pieces(self, rays: RayBundle, view: View, seed: int | None) -> tuple[Tensor, int]:
+        """Sums over each ray [R, C], see :func:`.compose.compose`, and the number of samples."""
+        whole = len(rays)
+        piece = whole if torch.is_grad_enabled() else max(64, _CHUNK_SAMPLES // self.samples_per_ray)
+        ranges = [(i, i + piece) for i in range(0, whole, piece)]
+        parts = [self._summed(rays.chunk(*each), view.chunk(*each), seed) for each in ranges]
+        return torch.cat([summed for summed, _ in parts]), sum(count for _, count in parts)
+
+    def _summed(self, rays: RayBundle, view: View, seed: int | None) -> tuple[Tensor, int]:
+        samples, density, albedo = visible_samples(self.field, self.occupancy, rays, self.samples_per_ray, seed)
+        return compose(samples, density, albedo, view, self.field.normal), len(samples)
+
+
+def shot_of(
+    cameras: CameraBatch,
+    height: int,
+    width: int,
+    shading: Shading,
+    background: Tensor,
+    *,
+    want_normals: bool = False,
+) -> Shot:
+    """Whole pictures of B cameras."""
+    return Shot(*camera_rays(cameras, height, width), shading, background, want_normals)
+
+
+def _shaped(shot: Shot, summed: Tensor, n_samples: int) -> RenderOutput:
+    """The sums over a shot's rays [R, C] as its pictures, over its background."""
+    shape, normals = shot.shape, shot.style.normals
+    opacity = summed[:, 4].clamp(max=1.0).view(shape)  # rounding alone exceeds 1
+    background = shot.background.to(summed.device)
+    return RenderOutput(
+        rgb=summed[:, :3].view(*shape, 3) + (1.0 - opacity)[..., None] * background,
+        opacity=opacity,
+        depth=summed[:, 3].view(shape) / opacity.clamp(min=_FAINT),
+        normal=summed[:, 5:8].view(*shape, 3) if normals else None,
+        orientation_loss=summed[:, 8].mean() if normals else summed.new_zeros(()),
+        n_samples=n_samples,
+    )

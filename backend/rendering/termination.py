@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 
 from .compiled import kernels_for
-from .composite import accumulate, depth_before
-from .march import Samples
+from .composite import accumulate
+from .march import RayBundle, Samples, march, march_ahead
 from .occupancy import OccupancyGrid
 
 OPAQUE = -math.log(1e-4)
 """Optical depth at which a ray ends: less than 1e-4 of the light comes through."""
+_STALE = 2.0
+"""So many times too dense the grid may think matter without a second query; that costs 5 % more samples."""
 
 
 class Sampled(Protocol):
@@ -51,18 +53,21 @@ class RadianceField(Protocol):
         ...
 
 
-def query_visible(field: RadianceField, occupancy: OccupancyGrid, samples: Samples) -> tuple[Samples, Tensor, Tensor]:
-    """The samples that light reaches, with their density [N] and albedo [N, 3].
+def visible_samples(
+    field: RadianceField, occupancy: OccupancyGrid, rays: RayBundle, samples_per_ray: int, seed: int | None
+) -> tuple[Samples, Tensor, Tensor]:
+    """The samples of :func:`.march.march` that light reaches, with their density [N] and albedo [N, 3].
 
     What is left out lies behind an optical depth of ``OPAQUE``.
     """
-    likely = _in_front(occupancy, samples)
-    front = samples.select(likely)
+    front, cut = march_ahead(rays, occupancy, samples_per_ray, seed, _STALE * OPAQUE)
     sampled = field.query(front.positions)
-    depth = accumulate(front.widths, sampled.density.detach()[:, None], front.offsets)[:, 0]
-    uncovered = ~likely & (depth < OPAQUE)[samples.rays]
-    if not uncovered.any():
+    if not _left_open(front, sampled.density.detach(), cut):
         return front, sampled.density, sampled.albedo
+    samples = march(rays, occupancy, samples_per_ray, seed)
+    place = torch.arange(len(samples), device=cut.device) - samples.offsets[samples.rays]
+    likely = place < front.offsets.diff()[samples.rays]
+    uncovered = ~likely & (_depth(front, sampled.density.detach()) < OPAQUE)[samples.rays]
     rest = field.query(samples.positions[uncovered])
     visible = likely | uncovered
     place = visible.cumsum(0) - 1
@@ -76,9 +81,14 @@ def query_visible(field: RadianceField, occupancy: OccupancyGrid, samples: Sampl
     )
 
 
-def _in_front(occupancy: OccupancyGrid, samples: Samples) -> Tensor:
-    """Which samples [N] the occupancy grid's densities leave in sight."""
-    if (kernels := kernels_for(samples.widths.device)) is not None:
-        arrays = (each.numpy() for each in (samples.positions, samples.widths, samples.offsets, occupancy.core))
-        return torch.from_numpy(kernels.in_front(*arrays, OPAQUE))
-    return depth_before(occupancy.core_density(samples.positions), samples.widths, samples.offsets) < OPAQUE
+def _depth(samples: Samples, density: Tensor) -> Tensor:
+    """Optical depth [R] of each ray."""
+    return accumulate(samples.widths, density[:, None], samples.offsets)[:, 0]
+
+
+def _left_open(front: Samples, density: Tensor, cut: Tensor) -> bool:
+    """Whether any ray that is cut is not opaque after all."""
+    if (kernels := kernels_for(density.device)) is not None:
+        arrays = (each.contiguous().numpy() for each in (cut, density, front.widths, front.offsets))
+        return bool(kernels.left_open(*arrays, OPAQUE))
+    return bool((cut & (_depth(front, density) < OPAQUE)).any())

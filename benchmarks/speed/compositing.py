@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from backend.rendering import Shading
-from backend.rendering.compose import View, compose
+from backend.rendering.compose import Style, View, compose
 from backend.rendering.march import Samples
 from backend.rendering.renderer import NORMAL_WEIGHT
 
@@ -56,8 +56,9 @@ def _ours(rays: int, samples: int) -> Any:
     distances = (_STEP * (torch.arange(samples) + 0.5)).repeat(rays)
     owners, offsets = torch.arange(rays).repeat_interleave(samples), torch.arange(0, count + 1, samples)
     where = Samples(torch.zeros(count, 3), distances, torch.full((count,), _STEP), owners, offsets)
-    view = View(torch.zeros(rays, 3), torch.zeros(rays, 3), Shading("albedo"), NORMAL_WEIGHT)
-    return lambda density, albedo: compose(where, density, albedo, view, None)[0]
+    bare, style = torch.zeros(rays, 3), torch.zeros(rays, dtype=torch.int32)
+    view = View(bare, bare, style, (Style(Shading("albedo"), normals=False),), NORMAL_WEIGHT)
+    return lambda density, albedo: compose(where, density, albedo, view, torch.zeros_like)
 
 
 def _theirs(nerfacc: Any, rays: int, samples: int) -> Any:

@@ -133,7 +133,7 @@ def watched(guidance: Any) -> Generator[Clock]:
         return _forward(noisy, *arguments, **named)
 
     places: list[tuple[Any, str, str, Any]] = [
-        *((Renderer, name, "rendering", getattr(Renderer, name)) for name in ("render", "render_rays")),
+        *((Renderer, name, "rendering", getattr(Renderer, name)) for name in ("render", "render_together")),
         *((Field, name, "field", getattr(Field, name)) for name in ("query", "density", "normal")),
         (guidance, "gradient", "guidance", guidance.gradient),
         (guidance, "encode", "networks", guidance.encode),

@@ -64,6 +64,27 @@ def test_two_jobs_of_one_second_have_two_folders(add: Any) -> None:
     assert first.plan.folder != second.plan.folder
 
 
+@pytest.mark.parametrize(
+    ("prompt", "level", "said", "unsaid"),
+    [
+        ("a red duck", "WARNING", [], ["optimize", "finished", "Progress"]),
+        ("a red duck", "INFO", ["a red duck: optimize", "a red duck: finished"], ["Progress"]),
+        ("a red duck", "DEBUG", ["a red duck: Progress(", "a red duck: finished"], []),
+        ("it dies", "WARNING", ["it dies: The worker ended early with exit code 3"], ["optimize"]),
+    ],
+)
+def test_the_console_is_told_what_the_preferences_want(
+    add: Any, queue: Any, until: Any, caplog: Any, prompt: str, level: str, said: list[str], unsaid: list[str]
+) -> None:
+    addon: Any = bpy.context.preferences.addons["bl_ext.user_default.dreamlathe"].preferences
+    addon.log_level = level
+    add(prompt)
+    until(lambda: not queue.busy())
+    addon.log_level = "WARNING"
+    assert [words for words in said if words not in caplog.text] == []
+    assert [words for words in unsaid if words in caplog.text] == []
+
+
 def test_pause_frees_the_worker_and_resume_goes_on(queue: Any, add: Any, until: Any) -> None:
     ticket = add("a duck that takes long")
     until(lambda: ticket.status.step > 3)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from backend.rendering.compose import View, _compiled, _plain, compose
+from backend.rendering.compose import Style, View, _compiled, _plain, compose
 from backend.rendering.march import Samples
-from backend.rendering.shading import Shading, ShadingMode
+from backend.rendering.shading import Shading
 
 RAYS = 300
 
@@ -31,41 +31,63 @@ def samples() -> Samples:
     )
 
 
-def found(function: Callable[..., tuple[Tensor, Tensor]], mode: ShadingMode, *, normals: bool) -> list[Tensor]:
-    """Sums, orientation, and gradients by density, albedo and a matrix that the normals are made of."""
+def found(function: Callable[..., Tensor], styles: Sequence[Style]) -> list[Tensor]:
+    """Sums, and gradients by density, albedo and a matrix that the normals are made of; rays have styles in turn."""
     which, draws = samples(), torch.Generator().manual_seed(1)
     density = (torch.rand(len(which), generator=draws) * 20.0).requires_grad_()
     albedo = torch.rand(3, len(which), generator=draws).t().requires_grad_()
     turn = torch.randn(3, 3, generator=draws).requires_grad_()
     directions = normalize(torch.randn(RAYS, 3, generator=draws), dim=1)
-    view = View(directions, 3.0 * torch.randn(RAYS, 3, generator=draws), Shading(mode), 0.05)
+    turns = (torch.arange(RAYS) % len(styles)).to(torch.int32)
+    view = View(directions, 3.0 * torch.randn(RAYS, 3, generator=draws), turns, tuple(styles), 0.05)
     asked = list[int]()
 
     def normal_of(x: Tensor) -> Tensor:
         asked.append(len(x))
         return normalize(x @ turn, dim=1)
 
-    sums, orientation = function(which, density, albedo, view, normal_of if normals else None)
-    assert sums.shape == (RAYS, 8 if normals else 5)
-    assert not normals or 0 < asked[0] < len(which)
-    loss = (sums * torch.randn(sums.shape, generator=draws)).sum() + 3.0 * orientation
+    sums = function(which, density, albedo, view, normal_of)
+    normals = view.normals
+    assert sums.shape == (RAYS, 9 if normals else 5)
+    assert len(asked) == normals and (not normals or 0 < asked[0] < len(which))
+    loss = (sums * torch.randn(sums.shape, generator=draws)).sum()
     gradients = torch.autograd.grad(loss, (density, albedo, turn), materialize_grads=True, allow_unused=True)
-    return [sums, orientation, *gradients]
+    return [sums, *gradients]
 
 
-@pytest.mark.parametrize(
-    ("mode", "normals"),
-    [("albedo", False), ("albedo", True), ("lambertian", True), ("textureless", True), ("normal", True)],
-)
-def test_compiled_loops_equal_their_twin(mode: ShadingMode, normals: bool) -> None:
-    pairs = list(zip(found(_compiled, mode, normals=normals), found(_plain, mode, normals=normals), strict=True))
+LIT = [Style(Shading(mode), normals=True) for mode in ("lambertian", "textureless", "normal")]
+STYLES = [
+    [Style(Shading("albedo"), normals=False)],
+    [Style(Shading("albedo"), normals=True)],
+    *([each] for each in LIT),
+]
+
+
+@pytest.mark.parametrize("styles", STYLES, ids=lambda styles: f"{styles[0].shading.mode}-{styles[0].normals}")
+def test_compiled_loops_equal_their_twin(styles: list[Style]) -> None:
+    pairs = list(zip(found(_compiled, styles), found(_plain, styles), strict=True))
     for ours, theirs in pairs:
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4 * float(theirs.detach().abs().max()))
-    assert float(pairs[2][1].abs().max()) > 0.0
-    if normals:
-        assert float(pairs[4][1].abs().max()) > 0.0
+    assert float(pairs[1][1].abs().max()) > 0.0
+    if styles[0].normals:
+        assert float(pairs[3][1].abs().max()) > 0.0
+
+
+@pytest.mark.parametrize("function", [_compiled, _plain])
+def test_rays_of_several_styles_are_composed_as_alone(function: Callable[..., Tensor]) -> None:
+    """Each has its own light, and normals or none, whatever the other rays have."""
+    styles = [each for (each,) in STYLES]
+    together, turns = found(function, styles)[0], torch.arange(RAYS) % len(styles)
+    for index, style in enumerate(styles):
+        alone = found(function, [style])[0]
+        ours = together[turns == index]
+        torch.testing.assert_close(ours[:, : alone.shape[1]], alone[turns == index], rtol=1e-5, atol=1e-6)
+        assert style.normals or not ours[:, 5:].any()
+    pairs = zip(found(function, styles), found(_plain, styles), strict=True)
+    for ours, theirs in pairs:
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4 * float(theirs.detach().abs().max()))
 
 
 def test_the_compiled_loops_are_what_runs_on_the_cpu() -> None:
-    ours, theirs = found(compose, "lambertian", normals=True), found(_compiled, "lambertian", normals=True)
+    ours, theirs = found(compose, LIT), found(_compiled, LIT)
     assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))

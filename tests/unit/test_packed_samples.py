@@ -22,7 +22,7 @@ def twin(module: object) -> mock._patch[object]:
     return mock.patch.object(module, "kernels_for", return_value=None)
 
 
-def scene(seed: int) -> tuple[OccupancyGrid, Samples]:
+def scene(seed: int) -> tuple[OccupancyGrid, RayBundle]:
     draws = torch.Generator().manual_seed(seed)
     grid = OccupancyGrid(8)
     grid.binary.copy_((torch.rand(8, 8, 8, generator=draws) < 0.6) & grid.ball)
@@ -30,22 +30,45 @@ def scene(seed: int) -> tuple[OccupancyGrid, Samples]:
     grid.core.copy_(60 * torch.rand(8, 8, 8, generator=draws))
     origins, directions = rays(orbit_cameras([20.0, 170.0], 15.0, 3.0, 40.0), SIDE, SIDE)
     start = torch.from_numpy(origins).repeat_interleave(SIDE * SIDE, 0)
-    bundle = RayBundle(start, torch.from_numpy(directions).reshape(-1, 3))
-    return grid, march_room.march(bundle, grid, 40, seed)
+    return grid, RayBundle(start, torch.from_numpy(directions).reshape(-1, 3))
+
+
+def same(ours: Samples, theirs: Samples) -> None:
+    for item in dataclasses.fields(Samples):
+        torch.testing.assert_close(getattr(ours, item.name), getattr(theirs, item.name), msg=item.name)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_what_is_in_front_is_the_same(seed: int) -> None:
-    grid, samples = scene(seed)
-    found = termination._in_front(grid, samples)
-    with twin(termination):
-        assert torch.equal(found, termination._in_front(grid, samples))
-    assert 0 < int(found.sum()) < len(samples)
+    """And is the beginning of what is there on each ray; a ray that is cut is said to be."""
+    grid, bundle = scene(seed)
+    found, cut = march_room.march_ahead(bundle, grid, 40, seed, 9.0)
+    with twin(march_room):
+        expected, shortened = march_room.march_ahead(bundle, grid, 40, seed, 9.0)
+    same(found, expected)
+    whole = march_room.march(bundle, grid, 40, seed)
+    assert 0 < len(found) < len(whole) and shortened.any() and not cut.all()
+    assert not (shortened & ~cut).any()
+    place = torch.arange(len(whole)) - whole.offsets[whole.rays]
+    same(whole.select(place < found.offsets.diff()[whole.rays]), found)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rays_that_are_left_open_are_found(seed: int) -> None:
+    grid, bundle = scene(seed)
+    samples, cut = march_room.march_ahead(bundle, grid, 40, seed, 9.0)
+    density = grid.core_density(samples.positions)
+    for times, expected in ((2.0, False), (0.5, True), (0.0, True)):
+        assert termination._left_open(samples, times * density, cut) is expected
+        with twin(termination):
+            assert termination._left_open(samples, times * density, cut) is expected
+    assert not termination._left_open(samples, 0.0 * density, torch.zeros_like(cut))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
 def test_what_is_selected_is_the_same(share: float) -> None:
-    _, samples = scene(0)
+    grid, bundle = scene(0)
+    samples = march_room.march(bundle, grid, 40, 0)
     kept = torch.rand(len(samples), generator=torch.Generator().manual_seed(1)) < share
     found = samples.select(kept)
     with twin(march_room):
@@ -56,11 +79,12 @@ def test_what_is_selected_is_the_same(share: float) -> None:
 
 def test_samples_are_the_same_for_every_number_of_threads() -> None:
     before, found = torch.get_num_threads(), list[Samples]()
+    grid, bundle = scene(0)
     try:
         with mock.patch.object(march_room, "_SHARED_RAYS", 64):
             for threads in (1, 2, 3):
                 torch.set_num_threads(threads)
-                found.append(scene(0)[1])
+                found.append(march_room.march(bundle, grid, 40, 0))
     finally:
         torch.set_num_threads(before)
     for other in found[1:]:

@@ -12,7 +12,8 @@ import pytest
 
 from backend import reference_files
 from backend.errors import PictureError, RequestError
-from backend.reference import FixedCamera, ReferenceImage, add_picture_options, pictures_of, resolved
+from backend.picture_options import add_picture_options, pictures_of
+from backend.reference import FixedCamera, ReferenceImage, resolved
 from backend.reference_files import bind, camera_of, keep, prepare, sizes
 from backend.request import MeshSettings, ReferenceSettings, Request, ViewGuidanceSettings
 from tests.unit.picture_jobs import disc

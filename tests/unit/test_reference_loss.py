@@ -150,6 +150,13 @@ class Ball:
         return torch.nn.functional.normalize(x / torch.from_numpy(AXES**2), dim=-1)
 
 
+def loss_at_the_end(views: ReferenceViews, renderer: Renderer) -> float:
+    """What a run's last step makes of them."""
+    rng = np.random.default_rng(3)
+    aim = views.aim(1.0, rng)
+    return views.judge(aim, *renderer.render_together([aim.shot], rng)).loss.item()
+
+
 def test_the_true_object_has_hardly_any_loss_and_another_one_has() -> None:
     """Colours, mask, depth along the camera's axis and normals in world axes, all from cameras off the axes."""
     renderer = Renderer(Ball(), OccupancyGrid(24), 160)
@@ -158,10 +165,7 @@ def test_the_true_object_has_hardly_any_loss_and_another_one_has() -> None:
     wrong = [dataclasses.replace(view, camera=orbit_cameras(80.0, -20.0, 3.0, 40.0)) for view in views[:1]]
     for name, most in {"colour": 0.01, "mask": 0.02, "depth": 0.02, "normal": 0.02}.items():
         settings = ReferenceSettings(rays=48, ramp=0.0, **{**one_by_one, f"{name}_weight": 1.0})  # type: ignore[arg-type]
-        true, other = (
-            ReferenceViews(each, settings, CPU).look(1.0, renderer, np.random.default_rng(3)).loss.item()
-            for each in (views, wrong)
-        )
+        true, other = (loss_at_the_end(ReferenceViews(each, settings, CPU), renderer) for each in (views, wrong))
         assert true < most, name
         assert other > 3 * true, name
 
@@ -176,8 +180,7 @@ def test_nothing_is_asked_where_opacity_is_unknown() -> None:
         rgba = whole.sizes[0].rgba.copy()
         rgba[:, 32:] = (0.0, 0.0, 0.0, other_half)
         view = dataclasses.replace(whole, sizes=(dataclasses.replace(whole.sizes[0], rgba=rgba),))
-        look = ReferenceViews([view], settings, CPU).look(1.0, renderer, np.random.default_rng(3))
-        return look.loss.item()
+        return loss_at_the_end(ReferenceViews([view], settings, CPU), renderer)
 
     assert loss(np.nan) < 0.02 < loss(0.0)
 

@@ -1,4 +1,4 @@
-"""docs/settings.md is what docs/settings_page.py writes, and names every setting."""
+"""docs/settings.md and bridge/descriptions.json are what docs/settings_page.py writes, and name every setting."""
 
 from __future__ import annotations
 
@@ -26,6 +26,10 @@ def maker() -> ModuleType:
 
 def test_the_page_is_current(maker: ModuleType) -> None:
     assert (ROOT / "docs" / "settings.md").read_text(encoding="utf-8") == maker.page(), "run: make docs"
+
+
+def test_what_blender_shows_is_current(maker: ModuleType) -> None:
+    assert (ROOT / "bridge" / "descriptions.json").read_text(encoding="utf-8") == maker.descriptions(), "run: make docs"
 
 
 def test_every_setting_has_a_sentence_and_a_row(maker: ModuleType) -> None:

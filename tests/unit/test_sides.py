@@ -118,13 +118,13 @@ def test_a_shape_that_is_foretold_of_a_picture_lasts(
     tmp_path: Path, solids: Solids, monkeypatch: pytest.MonkeyPatch, pictured: bool, foretold: bool
 ) -> None:
     """Also while the model paints, when sketches do not count; dents are filled where nothing lasts."""
-    watched, looks, look = list[int](), Counter[int](), ReferenceViews.look
+    watched, looks, aim = list[int](), Counter[int](), ReferenceViews.aim
 
     def counted(self: ReferenceViews, *others: Any, **named: Any) -> Any:
         looks[len(self.weights)] += 1
-        return look(self, *others, **named)
+        return aim(self, *others, **named)
 
-    monkeypatch.setattr(ReferenceViews, "look", counted)
+    monkeypatch.setattr(ReferenceViews, "aim", counted)
     monkeypatch.setattr(Dents, "see", lambda _dents, _cameras, _opacity, step, _rng: watched.append(step))
     guidance: Any = Draughtsman(told=True)
     guidance.sides = Knows(solids) if foretold else None

@@ -228,14 +228,14 @@ def test_they_count_beside_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert asked.sketches and not asked.replace(sketch=SketchSettings(use="auto")).sketches
     references = prepare(asked, lambda _: None)
     looks: list[tuple[int, float]] = []
-    look = ReferenceViews.look
+    aim = ReferenceViews.aim
 
     def watched(self: ReferenceViews, progress: float, *others: Any, **named: Any) -> Any:
         looks.append((len(self.weights), progress))
-        return look(self, progress, *others, **named)
+        return aim(self, progress, *others, **named)
 
     begin(asked, tmp_path, Draughtsman(told=True))
-    monkeypatch.setattr(ReferenceViews, "look", watched)
+    monkeypatch.setattr(ReferenceViews, "aim", watched)
     *_, metrics = optimize(asked, tmp_path, Draughtsman(told=True), CPU, lambda _: None, lambda: False, references)
     assert metrics["sketching_seconds"] > 0
     steps = [step / 8 for step in range(9)]
@@ -250,14 +250,14 @@ def test_who_cannot_draw_is_not_asked(tmp_path: Path) -> None:
 
 def test_they_count_at_the_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[float] = []
-    look = ReferenceViews.look
+    aim = ReferenceViews.aim
 
     def watched(self: ReferenceViews, progress: float, *others: Any, **named: Any) -> Any:
         looks.append(progress)
-        return look(self, progress, *others, **named)
+        return aim(self, progress, *others, **named)
 
     begin(request(share=0.3), tmp_path, Draughtsman())
-    monkeypatch.setattr(ReferenceViews, "look", watched)
+    monkeypatch.setattr(ReferenceViews, "aim", watched)
     optimize(request(share=0.3), tmp_path, Draughtsman(), CPU, lambda _: None, lambda: False)
     assert looks == [0.0, 0.125, 0.25]  # of nine steps
 

@@ -39,11 +39,23 @@ TENSOR_MODULES = {
 }
 OWN_MODULES = {"backend", "dreamlathe", "bl_ext", "bridge", "operators", "panels", "preferences", "properties"}
 TENSOR_FOLDERS = {"backend", "tests", "benchmarks"}
-BLENDER_SIDE_MAY_IMPORT = {"errors", "settings", "reference", "recipes", "request", "events", "cameras"}
+BLENDER_SIDE_MAY_IMPORT = {
+    *("errors", "settings", "reference", "picture_options", "recipes", "request", "events", "cameras")
+}
 
 # The rooms of the backend from left to right: a room may import what stands left of it …
 FLOW = (
-    *("errors", "settings", "reference", "sketch", "optimize_settings", "recipes", "request", "events"),
+    *(
+        "errors",
+        "settings",
+        "reference",
+        "picture_options",
+        "sketch",
+        "optimize_settings",
+        "recipes",
+        "request",
+        "events",
+    ),
     *("files", "threads", "devices", "cameras"),
     *("picture", "reference_files"),
     *("field", "rendering", "guidance", "depth", "meshing"),
