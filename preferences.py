@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import bpy
 from bpy.props import EnumProperty, StringProperty
@@ -41,8 +40,7 @@ _BUILDS = (
 )
 
 
-@dataclass(frozen=True)
-class Preferences:
+class Preferences(NamedTuple):
     """The values; the defaults stand when the extension is run from its sources by a script."""
 
     python: str = ""

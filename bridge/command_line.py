@@ -62,7 +62,7 @@ def generate(options: argparse.Namespace) -> int:
         bpy.context, lambda request: _overridden(request, options), python=python, pictures=pictures or None
     )
     folder = absolute(options.out or f"out/{slug(plan.request.title)}-{plan.request.seed}")
-    plan = dataclasses.replace(plan, folder=folder, redo=options.redo)
+    plan = plan._replace(folder=folder, redo=options.redo)
     blend = absolute(options.blend) if options.blend else folder / "scene.blend"
     _check_blend(blend)
     job = start_job(plan)

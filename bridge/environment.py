@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ..backend.errors import SetupError
 from ..backend.request import preset
@@ -110,8 +109,7 @@ _ENGINES = {
 }
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(NamedTuple):
     """What a test of the environment found."""
 
     python: str
@@ -203,8 +201,7 @@ class Probe:
                 f"The backend's Python lacks something ({found['error']}).",
                 "Install the project's locked requirements into it, or choose another Python.",
             )
-        known = {item.name for item in dataclasses.fields(Facts)}
-        return Facts(**{name: value for name, value in found.items() if name in known})
+        return Facts(**{name: value for name, value in found.items() if name in Facts._fields})
 
 
 def run(probe: Probe, interval: float = 0.05) -> Facts:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import re
 import time
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import bpy
 from bpy.types import Context, Object, Scene
@@ -33,8 +32,7 @@ from .rig import camera_objects, find_rig, fixed_cameras, rig_matrix
 from .worker_client import WorkerClient
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """A job that is about to start, and where its result belongs. Holds no reference that an undo makes stale."""
 
     request: Request
@@ -125,7 +123,7 @@ def follow_file(plan: Plan) -> Plan:
     scene = find_scene(plan)
     if scene is None:
         return plan
-    return dataclasses.replace(plan, placement=_belonging(plan.placement, scene), scene_uid=scene.session_uid)
+    return plan._replace(placement=_belonging(plan.placement, scene), scene_uid=scene.session_uid)
 
 
 def find_scene(plan: Plan) -> Scene | None:
@@ -137,7 +135,7 @@ def find_scene(plan: Plan) -> Scene | None:
 
 def _belonging(placement: Placement, scene: Scene) -> Placement:
     """The same placement in a scene of the open file."""
-    return dataclasses.replace(placement, scene=scene.name, file=bpy.data.filepath)
+    return placement._replace(scene=scene.name, file=bpy.data.filepath)
 
 
 def new_folder(root: Path, request: Request) -> Path:

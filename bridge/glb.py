@@ -8,9 +8,8 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +24,7 @@ _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
 _TO_Z_UP = np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]], np.float64)
 
 
-@dataclass(frozen=True)
-class MeshData:
+class MeshData(NamedTuple):
     """A textured triangle mesh in Blender's axes (+Z up, front −Y)."""
 
     vertices: Floats

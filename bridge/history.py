@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from ..backend.errors import DreamlatheError, OutputError
 from ..backend.reference import resolved
@@ -27,8 +26,7 @@ _OWN_FOLDERS = (".partial", "references")
 """What a job writes; nothing else is ever deleted."""
 
 
-@dataclass(frozen=True)
-class Past:
+class Past(NamedTuple):
     """A job's folder as the list shows it."""
 
     folder: Path

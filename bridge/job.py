@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ..backend.errors import Cancelled, DreamlatheError, SetupError
 from ..backend.events import Event, Failed, Finished, Message, Phase, Preview, Progress
@@ -17,8 +17,7 @@ from .worker_client import WorkerClient
 State = Literal["running", "pausing", "cancelling", "paused", "finished", "failed", "cancelled"]
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """How long to be patient, in seconds."""
 
     quiet: float = 20.0

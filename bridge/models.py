@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import bpy
 
@@ -18,8 +17,7 @@ NETWORKS = ("tiny_vae", "depth_model")
 """Settings of loading that name a folder with one network."""
 
 
-@dataclass(frozen=True)
-class Lora:
+class Lora(NamedTuple):
     """One LoRA as the settings' text names it."""
 
     path: str
@@ -67,7 +65,7 @@ def absolute_models(request: Request) -> Request:
     loading = request.loading
     loras = read_loras(loading.loras)
     if any(each.path.startswith("//") for each in loras):
-        placed = [dataclasses.replace(each, path=_absolute(each.path)) for each in loras]
+        placed = [each._replace(path=_absolute(each.path)) for each in loras]
         loading = dataclasses.replace(loading, loras=write_loras(placed))
     beside = {name: _absolute(getattr(loading, name)) for name in NETWORKS}
     loading = dataclasses.replace(loading, **beside)

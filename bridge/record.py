@@ -12,7 +12,7 @@ import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..backend.errors import DreamlatheError
 from ..backend.request import Request
@@ -22,8 +22,7 @@ Rows = tuple[tuple[float, ...], ...]
 IDENTITY: Rows = tuple(tuple(float(i == j) for j in range(4)) for i in range(4))
 
 
-@dataclass(frozen=True)
-class Placement:
+class Placement(NamedTuple):
     """Where a result belongs."""
 
     matrix: Rows = IDENTITY
@@ -58,7 +57,7 @@ def write_record(folder: Path, record: Record) -> None:
     """Note it, whole or not at all. Raises OSError."""
     content = {
         "request": json.loads(record.request.to_json()),
-        "placement": dataclasses.asdict(record.placement),
+        "placement": record.placement._asdict(),
         "created": record.created,
         "ended": record.ended,
         "start_from": record.start_from,
@@ -77,7 +76,7 @@ def read_record(folder: Path) -> Record | None:
         rows = tuple(tuple(float(number) for number in row) for row in placement.matrix)
         if [len(row) for row in rows] != [4] * 4:
             return None
-        placement = dataclasses.replace(placement, matrix=rows)
+        placement = placement._replace(matrix=rows)
         request, created = Request.from_dict(data["request"]), float(data["created"])
         return Record(request, placement, created, str(data["ended"]), str(data["start_from"]))
     except (OSError, ValueError, KeyError, TypeError, DreamlatheError):

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import bpy
 from bpy.types import Context, Image, Material, Object, Scene
@@ -19,8 +18,7 @@ _REACH = 0.02
 """How far from the quads the dense surface may lie, in diagonals of its box."""
 
 
-@dataclass(frozen=True)
-class RemeshSettings:
+class RemeshSettings(NamedTuple):
     """How the quads shall be."""
 
     faces: int = 4000

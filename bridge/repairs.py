@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from .blender import PACKAGE
 
 
-@dataclass(frozen=True)
-class Repair:
+class Repair(NamedTuple):
     """A button: an operator with its values."""
 
     operator: str
     label: str
-    values: dict[str, Any] = field(default_factory=dict[str, Any])
+    values: Mapping[str, Any] = MappingProxyType({})
     icon: str = "NONE"
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(NamedTuple):
     """One thing that is wrong, and how it may be put right."""
 
     text: str

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import bpy
 import numpy as np
@@ -25,8 +23,7 @@ from .record import Placement
 COLLECTION = "Dreamlathe"
 
 
-@dataclass(frozen=True)
-class Normals:
+class Normals(NamedTuple):
     """Normals in lists."""
 
     values: list[list[float]]
@@ -34,8 +31,7 @@ class Normals:
     """One for each vertex, because a place has but one: a sixth of the work. Otherwise one for each corner."""
 
 
-@dataclass(frozen=True)
-class Loaded:
+class Loaded(NamedTuple):
     """A result, read and not yet in Blender."""
 
     folder: Path
@@ -75,7 +71,7 @@ def add_result(loaded: Loaded, scene: Scene, placement: Placement, normals: Norm
     """The same for a result that was read already."""
     data, name = loaded.data, loaded.request.title
     base = base_of(data)
-    mesh = build_mesh(name, dataclasses.replace(data, vertices=data.vertices - base), normals)
+    mesh = build_mesh(name, data._replace(vertices=data.vertices - base), normals)
     mesh.materials.append(build_material(name, data.image, data.roughness, data.metallic))
     result = bpy.data.objects.new(name, mesh)
     result.matrix_world = stand(data, base, placement)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 import typing
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
@@ -36,6 +38,7 @@ _NAMES = {
     "zero-1-to-3": "Zero-1-to-3",
 }
 """Names that are not the setting's own with capitals."""
+_PLAIN: dict[str, Any] = {each.__name__: each for each in (bool, int, float, str)}
 _DESCRIPTIONS = json.loads(Path(__file__).with_name("descriptions.json").read_text(encoding="utf-8"))
 """The sentence under each field of each class, as Blender shows tooltips: written by docs/settings_page.py."""
 
@@ -69,9 +72,17 @@ def section(kind: type[Any], label: str) -> type[PropertyGroup]:
 
 def properties_of(kind: type[Any], names: Iterable[str]) -> dict[str, Any]:
     """A property for each of the named fields of a settings dataclass."""
-    hints, told = typing.get_type_hints(kind), _DESCRIPTIONS[kind.__name__]
+    hints, told = _types(kind), _DESCRIPTIONS[kind.__name__]
     fields = {item.name: item for item in dataclasses.fields(kind)}
     return {name: _property(fields[name], hints[name], told[name]) for name in names}
+
+
+def _types(kind: type[Any]) -> dict[str, Any]:
+    """The fields' types; only those that are not plain are evaluated, which takes Blender's start-up."""
+    names = {item.name: str(item.type) for item in dataclasses.fields(kind)}
+    odd = SimpleNamespace(__annotations__={name: text for name, text in names.items() if text not in _PLAIN})
+    hints = typing.get_type_hints(odd, vars(sys.modules[kind.__module__]))
+    return {name: hints.get(name) or _PLAIN[text] for name, text in names.items()}
 
 
 def _property(item: dataclasses.Field[Any], kind: Any, description: str) -> Any:

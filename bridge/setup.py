@@ -8,9 +8,8 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ..backend.errors import DreamlatheError, SetupError
 from ..backend.events import Event, Failed, Finished, Message, Phase, Progress
@@ -25,8 +24,7 @@ _PATIENCE = 15.0
 """Seconds that the process has to clean up after a cancel."""
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """What is installed, and with what."""
 
     python: Path

@@ -134,7 +134,7 @@ class DREAMLATHE_OT_job_continue(_OfChosen, Operator):
         request = past.request.replace(optimize=dataclasses.replace(optimize, iterations=more)).validated()
         folder = new_folder(preferences().results_folder(), request)
         plan = plan_again(past, scene_of(context), request, folder)
-        queue.add(dataclasses.replace(plan, start_from=past.folder))
+        queue.add(plan._replace(start_from=past.folder))
         job_list.refresh()
         self.report({"INFO"}, f"Going on to step {more}: {past.title}")
         return {"FINISHED"}
