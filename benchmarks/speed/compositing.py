@@ -34,7 +34,10 @@ def compositing(engine: str, rays: int, samples: int, folder: str = "") -> dict[
     """Forward and backward of one engine: densities [N] and albedo [N, 3] to each ray's colour, distance and weight."""
     draws = torch.Generator().manual_seed(0)
     density = torch.empty(rays * samples).exponential_(0.5, generator=draws).requires_grad_()
-    albedo = torch.rand(rays * samples, 3, generator=draws).requires_grad_()
+    albedo = torch.rand(rays * samples, 3, generator=draws)
+    if engine == OURS:  # laid out as the field gives it: channel after channel
+        albedo = albedo.t().contiguous().t()
+    albedo.requires_grad_()
     gradient = torch.rand(rays, 5, generator=draws)
     summed = _ours(rays, samples) if engine == OURS else _theirs(load(Path(folder)), rays, samples)
     if engine != OURS:
