@@ -196,8 +196,11 @@ def nearest_pixels(size: int, side: int) -> Indices:
 
 def rays_of(cameras: CameraBatch, points: NDArray[np.floating]) -> tuple[Floats, Floats]:
     """One ray of each camera, through ``points`` [B, 2] (ndc): origins [B, 3] and unit directions [B, 3]."""
-    origins, directions = rays_through(cameras, points[:, None])
-    return origins, directions[:, 0]
+    slope = (points - cameras.center.astype(np.float64)) / cameras.focal
+    local = np.concatenate([slope, np.full((len(slope), 1), -1.0)], axis=-1)
+    direction = np.einsum("nij,nj->ni", cameras.camera_to_world[:, :3, :3].astype(np.float64), local)
+    direction /= np.linalg.norm(direction, axis=-1, keepdims=True)
+    return cameras.position.copy(), direction.astype(np.float32)
 
 
 def mirror_images(cameras: CameraBatch) -> CameraBatch:

@@ -10,11 +10,14 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ..field.workers import run_kernels, share_count
 from .compiled import compose_kernels_for, kernels_for
 from .composite import accumulate, opacities, transmittance_weights
 from .march import Samples
 from .shading import Shading, lambert, unlit
 
+_SHARED_SAMPLES = 8192
+"""Samples of a thread at the least; waking it for fewer saves nothing."""
 NormalOf = Callable[[Tensor], Tensor]
 """Unit normals [M, 3] at positions [M, 3]."""
 
@@ -124,6 +127,11 @@ class _Kept(NamedTuple):
     behind: Any
     slot: Any
 
+    def share(self, kernel: Callable[..., None], *arguments: Any) -> None:
+        """Run a loop over the rays, in as many threads as pay."""
+        shares = share_count(len(self.weights) // _SHARED_SAMPLES)
+        run_kernels(lambda *mine: kernel(*arguments, *mine), shares)
+
     def arguments(self) -> tuple[Any, ...]:
         """What all loops are told of the samples, rays and lights."""
         samples, view = self.samples, self.view
@@ -139,9 +147,9 @@ class _Compose(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, density: Tensor, albedo: Tensor, normal: Tensor, kept: _Kept) -> Any:
         colours, normals = albedo.detach().t().contiguous(), normal.detach().t().contiguous()
-        channels = 9 if kept.view.normals else 5
-        kernels = compose_kernels_for(density.device)
-        summed = kernels.forward(kept.weights, colours.numpy(), normals.numpy(), *kept.arguments(), channels)
+        summed = np.zeros((len(kept.view.style), 9 if kept.view.normals else 5), np.float32)
+        arguments = (kept.weights, colours.numpy(), normals.numpy(), *kept.arguments(), summed)
+        kept.share(compose_kernels_for(density.device).forward, *arguments)
         ctx.save_for_backward(colours, normals)
         ctx.kept = kept
         return torch.from_numpy(summed)
@@ -152,13 +160,15 @@ class _Compose(torch.autograd.Function):
         colours, normals = ctx.saved_tensors
         kept: _Kept = ctx.kept
         kernels, gradient = compose_kernels_for(colours.device), grad_outputs[0].contiguous().numpy()
-        told, normal = kept.arguments(), normals.numpy()
-        found = kernels.backward(
-            gradient, kept.weights, kept.behind, kept.samples.widths.numpy(), colours.numpy(), normal, *told
+        told, normal, widths = kept.arguments(), normals.numpy(), kept.samples.widths.numpy()
+        found = (np.empty_like(kept.weights), np.empty(colours.shape, np.float32), np.empty_like(kept.weights))
+        kept.share(
+            kernels.backward, gradient, kept.weights, kept.behind, widths, colours.numpy(), normal, *told, *found
         )
         coloured = any(style.shading.mode in {"albedo", "lambertian"} for style in kept.view.styles)
         to_density, to_albedo = torch.from_numpy(found[0]), torch.from_numpy(found[1]).t() if coloured else None
         if not kept.view.normals:
             return to_density, to_albedo, None, None
-        to_normal = kernels.backward_normals(gradient, found[2], kept.weights, normal, *told)
+        to_normal = np.empty_like(normal)
+        kept.share(kernels.backward_normals, gradient, found[2], kept.weights, normal, *told, to_normal)
         return to_density, to_albedo, torch.from_numpy(to_normal).t(), None

@@ -2,8 +2,13 @@
 
 ``slot`` [N] says which of the normals [3, M] is a sample's; −1 for none. ``style`` [R] is each ray's; a style has its
 mode, a place in :data:`MODES`, and its lamp: the ambient light, the diffuse, and the brightness of a sample without a
-normal.
+normal. The loops write into arrays; a share has every ``shares``-th block of :data:`RAYS` rays. All loops are told the
+same of the samples, whether they need it or not.
 """
+
+# Numba types these functions from their arguments at the call; annotations would say nothing.
+# pyright: reportMissingParameterType=false, reportUnknownParameterType=false
+# ruff: noqa: ANN001, ANN201, ANN202, ARG001
 
 from __future__ import annotations
 
@@ -13,13 +18,15 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+RAYS = 64
+"""Rays in a row that one thread takes."""
 MODES = ("albedo", "lambertian", "textureless", "normal")
 _F32 = np.float32
 _jit: Any = njit(cache=True, nogil=True, error_model="numpy")
 
 
 @_jit
-def seen(weights: Any, least: Any, style: Any, offsets: Any, positions: Any) -> Any:
+def seen(weights, least, style, offsets, positions):
     """Slots [N] of samples that weigh more than ``least`` of their style, and their positions [M, 3]."""
     slot = np.full(weights.shape[0], -1, np.int32)
     count = 0
@@ -38,7 +45,7 @@ def seen(weights: Any, least: Any, style: Any, offsets: Any, positions: Any) -> 
 
 
 @_jit
-def _unit(x: Any, y: Any, z: Any) -> Any:
+def _unit(x, y, z):
     """Numbers alone: a call that is handed arrays counts their references, which takes longer than all else here."""
     scale = _F32(1.0) / max(math.sqrt(x * x + y * y + z * z), _F32(1e-12))
     return x * scale, y * scale, z * scale
@@ -46,24 +53,27 @@ def _unit(x: Any, y: Any, z: Any) -> Any:
 
 @_jit
 def forward(
-    weights: Any,
-    albedo: Any,
-    normal: Any,
-    slot: Any,
-    positions: Any,
-    distances: Any,
-    offsets: Any,
-    light: Any,
-    directions: Any,
-    style: Any,
-    modes: Any,
-    lamps: Any,
-    channels: Any,
-) -> Any:
+    weights,
+    albedo,
+    normal,
+    slot,
+    positions,
+    distances,
+    offsets,
+    light,
+    directions,
+    style,
+    modes,
+    lamps,
+    result,
+    share,
+    shares,
+):
     """Sums [R, C] of colour, distance, weight and, if C is 9, normals and w · max(0, n·d)²."""
-    result = np.zeros((offsets.shape[0] - 1, channels), np.float32)
-    half = _F32(0.5)
+    channels, half = result.shape[1], _F32(0.5)
     for r in range(offsets.shape[0] - 1):
+        if (r // RAYS) % shares != share:
+            continue
         k = style[r]
         mode, ambient, diffuse, unlit = modes[k], lamps[k, 0], lamps[k, 1], lamps[k, 2]
         for i in range(offsets[r], offsets[r + 1]):
@@ -93,35 +103,39 @@ def forward(
                     result[r, 5 + c] += weight * normal[c, s]
                     away += normal[c, s] * directions[r, c]
                 result[r, 8] += weight * max(away, _F32(0.0)) ** 2
-    return result
 
 
 @_jit
 def backward(
-    gradient: Any,
-    weights: Any,
-    behind: Any,
-    widths: Any,
-    albedo: Any,
-    normal: Any,
-    slot: Any,
-    positions: Any,
-    distances: Any,
-    offsets: Any,
-    light: Any,
-    directions: Any,  # noqa: ARG001 - told to all loops alike
-    style: Any,
-    modes: Any,
-    lamps: Any,
-) -> Any:
+    gradient,
+    weights,
+    behind,
+    widths,
+    albedo,
+    normal,
+    slot,
+    positions,
+    distances,
+    offsets,
+    light,
+    directions,
+    style,
+    modes,
+    lamps,
+    to_density,
+    to_albedo,
+    to_light,
+    share,
+    shares,
+):
     """Gradients of density [N] and albedo [3, N] from that of the sums [R, C]; and of the brightness [N].
 
     ``behind`` [N] is the transmittance just behind each sample.
     """
-    channels = gradient.shape[1]
-    to_density, to_albedo, to_light = np.empty_like(weights), np.empty_like(albedo), np.empty_like(weights)
-    half = _F32(0.5)
+    channels, half = gradient.shape[1], _F32(0.5)
     for r in range(offsets.shape[0] - 1):
+        if (r // RAYS) % shares != share:
+            continue
         k = style[r]
         mode, ambient, diffuse, unlit = modes[k], lamps[k, 0], lamps[k, 1], lamps[k, 2]
         later = _F32(0.0)
@@ -153,29 +167,32 @@ def backward(
             to_light[i] = plain * weight
             to_density[i] = widths[i] * (to_weight * behind[i] - later)
             later += to_weight * weight
-    return to_density, to_albedo, to_light
 
 
 @_jit
 def backward_normals(
-    gradient: Any,
-    to_light: Any,
-    weights: Any,
-    normal: Any,
-    slot: Any,
-    positions: Any,
-    distances: Any,  # noqa: ARG001 - told to all loops alike
-    offsets: Any,
-    light: Any,
-    directions: Any,
-    style: Any,
-    modes: Any,
-    lamps: Any,
-) -> Any:
+    gradient,
+    to_light,
+    weights,
+    normal,
+    slot,
+    positions,
+    distances,
+    offsets,
+    light,
+    directions,
+    style,
+    modes,
+    lamps,
+    to_normal,
+    share,
+    shares,
+):
     """Gradient of normals [3, M] from those of the sums [R, 9] and of each sample's brightness [N]."""
-    to_normal = np.empty_like(normal)
     zero, half = _F32(0.0), _F32(0.5)
     for r in range(offsets.shape[0] - 1):
+        if (r // RAYS) % shares != share:
+            continue
         mode, diffuse = modes[style[r]], lamps[style[r], 1]
         for i in range(offsets[r], offsets[r + 1]):
             s, weight = slot[i], weights[i]
@@ -194,7 +211,6 @@ def backward_normals(
             elif mode > 0:
                 a, b, c = light[r, 0] - positions[i, 0], light[r, 1] - positions[i, 1], light[r, 2] - positions[i, 2]
                 a, b, c = _unit(a, b, c)
-                share = to_light[i] * diffuse if nx * a + ny * b + nz * c > zero else zero
-                x, y, z = x + share * a, y + share * b, z + share * c
+                lit = to_light[i] * diffuse if nx * a + ny * b + nz * c > zero else zero
+                x, y, z = x + lit * a, y + lit * b, z + lit * c
             to_normal[0, s], to_normal[1, s], to_normal[2, s] = x, y, z
-    return to_normal

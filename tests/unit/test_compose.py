@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from unittest import mock
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from backend.rendering import compose as compose_room
 from backend.rendering.compose import Style, View, _compiled, _plain, compose
 from backend.rendering.march import Samples
 from backend.rendering.shading import Shading
@@ -91,3 +93,16 @@ def test_rays_of_several_styles_are_composed_as_alone(function: Callable[..., Te
 def test_the_compiled_loops_are_what_runs_on_the_cpu() -> None:
     ours, theirs = found(compose, LIT), found(_compiled, LIT)
     assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
+
+
+def test_threads_change_nothing() -> None:
+    before, each = torch.get_num_threads(), list[list[Tensor]]()
+    try:
+        with mock.patch.object(compose_room, "_SHARED_SAMPLES", 64):
+            for threads in (1, 2, 3):
+                torch.set_num_threads(threads)
+                each.append(found(_compiled, LIT))
+    finally:
+        torch.set_num_threads(before)
+    for other in each[1:]:
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(each[0], other, strict=True))
