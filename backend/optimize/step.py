@@ -32,6 +32,15 @@ _NORMAL_WEIGHT = 1e-2
 
 
 @dataclass(frozen=True)
+class _Turn:
+    """What a step looks at of some pictures, and how much that counts."""
+
+    pictures: ReferenceViews
+    aim: Aim
+    weight: float
+
+
+@dataclass(frozen=True)
 class _Frame:
     """Views that are to be rendered."""
 
@@ -115,24 +124,27 @@ class Stepper:
         aims = self._aims(step)
         alone = self.request.reference.alone and step < self.settings.iterations  # paintings are looked at in turn
         frame = None if aims and alone else self._frame(step)
-        shots = [aim.shot for _, aim in aims] + ([] if frame is None else [frame.shot])
+        shots = [each.aim.shot for each in aims] + ([] if frame is None else [frame.shot])
         outputs = self.renderer.render_together(shots, rng)
         known = None
-        for (pictures, aim), output in zip(aims, outputs, strict=False):
-            seen = pictures.judge(aim, output)
+        for turn_of, output in zip(aims, outputs, strict=False):
+            seen = turn_of.pictures.judge(turn_of.aim, output)
             check_number(float(seen.loss.detach()), "pictures' loss")
-            known = seen if known is None else dataclasses.replace(known, loss=known.loss + seen.loss)
+            before = 0.0 if known is None else known.loss
+            known = dataclasses.replace(known or seen, loss=before + turn_of.weight * seen.loss)
         return known, None if frame is None else self._judged(step, frame, outputs[-1])
 
-    def _aims(self, step: int) -> list[tuple[ReferenceViews, Aim]]:
+    def _aims(self, step: int) -> list[_Turn]:
         """At the pictures, where it is their turn, and at the sketches while they count.
 
-        Some of these last to the end. Without a guidance all have a turn, and its other losses.
+        Drawn and foretold ones in turn, for then a step costs less. Some of these last to the end. Without a guidance
+        all have a turn, and its other losses.
         """
         done, alone = schedules.progress(step, self.settings.iterations), self.guidance is None
-        sketches = self.sketches if done < self.request.sketch.share else self.lasting
-        due = [pictures for pictures in (*self.pictures, *sketches) if alone or pictures.is_due(step)]
-        return [(pictures, pictures.aim(done, self.state.rng, want_normals=alone)) for pictures in due]
+        due = [(pictures, 1.0) for pictures in self.pictures if alone or pictures.is_due(step)]
+        if sketches := self.sketches if done < self.request.sketch.share else self.lasting:
+            due.append((sketches[step % len(sketches)], float(len(sketches))))
+        return [_Turn(each, each.aim(done, self.state.rng, want_normals=alone), weight) for each, weight in due]
 
     def _frame(self, step: int) -> _Frame | None:
         """Views drawn at random, or in the second part those whose turn it is; None without a guidance."""

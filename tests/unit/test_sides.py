@@ -134,8 +134,9 @@ def test_a_shape_that_is_foretold_of_a_picture_lasts(
         asked = asked.replace(references=(shown,), view_model="a-folder")
     optimize(asked, tmp_path, guidance, CPU, lambda _: None, lambda: False, prepare(asked, lambda _: None))
     assert watched == ([] if pictured and foretold else list(range(4, 13)))
-    sides = {SIDES: 13 if pictured else 8} if foretold else {}  # the ninth step is at the end of the sketches' share
-    assert looks == {9: 8, **({1: 13} if pictured else {}), **sides}
+    # They and the sketches have turns, until with the ninth step the sketches' share ends.
+    sides = {SIDES: 4 + 5 if pictured else 4} if foretold else {}
+    assert looks == {9: 4 if foretold else 8, **({1: 13} if pictured else {}), **sides}
 
 
 def columns_of(solids: Solids, cameras: CameraBatch) -> torch.Tensor:
