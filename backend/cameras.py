@@ -174,7 +174,8 @@ def rays_through(cameras: CameraBatch, points: NDArray[np.floating]) -> tuple[Fl
     """Rays through points [B, N, 2] (ndc) of each image: origins [B, 3] and unit directions [B, N, 3], world space."""
     slope = (points - cameras.center[:, None].astype(np.float64)) / cameras.focal[:, None]
     local = np.concatenate([slope, np.full((*slope.shape[:-1], 1), -1.0)], axis=-1)
-    direction = local @ cameras.camera_to_world[:, :3, :3].astype(np.float64).transpose(0, 2, 1)
+    # Not a product of matrices: numpy makes one for each camera, and there may be a ray of each alone.
+    direction = np.einsum("bij,bnj->bni", cameras.camera_to_world[:, :3, :3].astype(np.float64), local)
     direction /= np.linalg.norm(direction, axis=-1, keepdims=True)
     return cameras.position.copy(), direction.astype(np.float32)
 
@@ -196,11 +197,8 @@ def nearest_pixels(size: int, side: int) -> Indices:
 
 def rays_of(cameras: CameraBatch, points: NDArray[np.floating]) -> tuple[Floats, Floats]:
     """One ray of each camera, through ``points`` [B, 2] (ndc): origins [B, 3] and unit directions [B, 3]."""
-    slope = (points - cameras.center.astype(np.float64)) / cameras.focal
-    local = np.concatenate([slope, np.full((len(slope), 1), -1.0)], axis=-1)
-    direction = np.einsum("nij,nj->ni", cameras.camera_to_world[:, :3, :3].astype(np.float64), local)
-    direction /= np.linalg.norm(direction, axis=-1, keepdims=True)
-    return cameras.position.copy(), direction.astype(np.float32)
+    origins, directions = rays_through(cameras, points[:, None])
+    return origins, directions[:, 0]
 
 
 def mirror_images(cameras: CameraBatch) -> CameraBatch:

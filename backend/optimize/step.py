@@ -127,11 +127,11 @@ class Stepper:
         shots = [each.aim.shot for each in aims] + ([] if frame is None else [frame.shot])
         outputs = self.renderer.render_together(shots, rng)
         known = None
-        for turn_of, output in zip(aims, outputs, strict=False):
-            seen = turn_of.pictures.judge(turn_of.aim, output)
+        for due, output in zip(aims, outputs, strict=False):
+            seen = due.pictures.judge(due.aim, output)
             check_number(float(seen.loss.detach()), "pictures' loss")
             before = 0.0 if known is None else known.loss
-            known = dataclasses.replace(known or seen, loss=before + turn_of.weight * seen.loss)
+            known = dataclasses.replace(known or seen, loss=before + due.weight * seen.loss)
         return known, None if frame is None else self._judged(step, frame, outputs[-1])
 
     def _aims(self, step: int) -> list[_Turn]:

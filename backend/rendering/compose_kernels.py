@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-RAYS = 64
-"""Rays in a row that one thread takes."""
+from .kernels import RAYS
+
 MODES = ("albedo", "lambertian", "textureless", "normal")
 _F32 = np.float32
 _jit: Any = njit(cache=True, nogil=True, error_model="numpy")
