@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from . import head_kernels as kernels
 from .prior import activate_, activation_slope
-from .workers import run_kernels, share_count
+from .workers import in_pieces, run_kernels, share_count
 
 if TYPE_CHECKING:
     from .heads import Heads
@@ -78,7 +78,7 @@ class _Query(torch.autograd.Function):
 
         _ranges(n, work)
         density = activate_(density.add_(heads.offset(x)), heads.activation)
-        albedo.sigmoid_()
+        in_pieces(torch.sigmoid_, albedo)
         ctx.save_for_backward(encoding, hidden, density, albedo, *outputs)
         ctx.heads = heads
         return (density[0], albedo.t()) if len(albedo) else density[0]

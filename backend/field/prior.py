@@ -8,6 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from .workers import in_pieces
+
 EXP_LIMIT = 15.0
 """Raw densities are held within ±15: e^15 is opaque at any step, far from overflow."""
 
@@ -38,7 +40,7 @@ class Blob:
         squared = squared_length(x)
         if self.kind == "linear":
             return squared.sqrt_().mul_(-self.strength / self.radius).add_(self.strength)
-        return squared.mul_(-0.5 / self.radius**2).exp_().mul_(self.strength)
+        return in_pieces(torch.exp_, squared.mul_(-0.5 / self.radius**2)).mul_(self.strength)
 
     def gradient(self, x: Tensor) -> Tensor:
         """The gradient of :meth:`value` by x, [N, 3]; zero at the centre."""
@@ -61,8 +63,8 @@ def squared_length(x: Tensor) -> Tensor:
 def activate_(raw: Tensor, kind: Activation) -> Tensor:
     """Density ≥ 0 of raw densities, in place where it can be; no gradient, see :func:`activation_slope`."""
     if kind == "softplus":
-        return torch.nn.functional.softplus(raw)
-    return raw.clamp_(-EXP_LIMIT, EXP_LIMIT).exp_()
+        return in_pieces(lambda piece: piece.copy_(torch.nn.functional.softplus(piece)), raw)
+    return in_pieces(torch.exp_, raw.clamp_(-EXP_LIMIT, EXP_LIMIT))
 
 
 def activation_slope(density: Tensor, kind: Activation) -> Tensor:
@@ -70,7 +72,7 @@ def activation_slope(density: Tensor, kind: Activation) -> Tensor:
 
     exp: e^clamp(x, −15, 15), never zero, so that a density at a limit finds back (Instant NGP's truncated exponential).
     """
-    return -torch.expm1(-density) if kind == "softplus" else density
+    return in_pieces(torch.expm1_, -density).neg_() if kind == "softplus" else density
 
 
 class Activate(torch.autograd.Function):

@@ -12,7 +12,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
+from torch import Tensor
 
+_PIECE = 32_704
+"""Numbers of a piece: torch shares 32 768 and more among its threads; whole vectors of every processor."""
 _lock = threading.Lock()
 _pools: dict[int, ThreadPoolExecutor] = {}
 
@@ -40,6 +43,20 @@ def run_shares(task: Callable[[int, int], object], shares: int) -> None:
     for error in errors:
         if error is not None:
             raise error
+
+
+def in_pieces(change: Callable[[Tensor], object], tensor: Tensor) -> Tensor:
+    """``change`` all numbers of a tensor in place, each by itself, with the same result for every number of threads.
+
+    The last numbers of a thread's share are not computed by vectors, and may differ there by a bit. Tensors of other
+    devices, and those whose gradients are recorded, are changed as a whole.
+    """
+    if tensor.device.type != "cpu" or tensor.requires_grad or not tensor.is_contiguous():
+        change(tensor)
+        return tensor
+    for piece in tensor.view(-1).split(_PIECE):
+        change(piece)
+    return tensor
 
 
 def run_kernels(task: Callable[[int, int], object], shares: int) -> None:

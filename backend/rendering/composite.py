@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ..field.workers import in_pieces
 from .compiled import kernels_for
 
 
@@ -24,7 +25,7 @@ def transmittance_weights(density: Tensor, widths: Tensor, offsets: Tensor) -> T
 
 def opacities(density: Tensor, widths: Tensor) -> Tensor:
     """1 − exp(−σδ), [N]; all at once, for a loop over rays has no exponential of several numbers at a time."""
-    return torch.mul(density, widths).neg_().expm1_().neg_()
+    return in_pieces(torch.expm1_, torch.mul(density, widths).neg_()).neg_()
 
 
 @torch.no_grad()

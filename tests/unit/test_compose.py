@@ -12,6 +12,7 @@ from torch.nn.functional import normalize
 
 from backend.rendering import compose as compose_room
 from backend.rendering.compose import Style, View, _compiled, _plain, compose
+from backend.rendering.composite import opacities
 from backend.rendering.march import Samples
 from backend.rendering.shading import Shading
 
@@ -93,6 +94,21 @@ def test_rays_of_several_styles_are_composed_as_alone(function: Callable[..., Te
 def test_the_compiled_loops_are_what_runs_on_the_cpu() -> None:
     ours, theirs = found(compose, LIT), found(_compiled, LIT)
     assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
+
+
+def test_opacities_are_the_same_with_any_number_of_threads() -> None:
+    density, widths = torch.rand(2, 140001, generator=torch.Generator().manual_seed(2)).unbind()
+    before = torch.get_num_threads()
+    try:
+        found: list[Tensor] = []
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(opacities(40 * density, widths))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+    torch.testing.assert_close(found[0], 1 - torch.exp(-40 * density * widths))
 
 
 def test_threads_change_nothing() -> None:
