@@ -61,7 +61,7 @@ def squared_length(x: Tensor) -> Tensor:
 
 
 def activate_(raw: Tensor, kind: Activation) -> Tensor:
-    """Density ≥ 0 of raw densities, in place where it can be; no gradient, see :func:`activation_slope`."""
+    """Density ≥ 0 of raw densities, in place; no gradient, see :func:`activation_slope`."""
     if kind == "softplus":
         return in_pieces(lambda piece: piece.copy_(torch.nn.functional.softplus(piece)), raw)
     return in_pieces(torch.exp_, raw.clamp_(-EXP_LIMIT, EXP_LIMIT))

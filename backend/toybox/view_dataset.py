@@ -33,6 +33,7 @@ OTHER_REFERENCE_SHARE = 0.2
 """Pairs whose reference may be any view, for pictures from the side and from behind."""
 DISTANCE, FIELD_OF_VIEW = OrbitRig().distance[0], OrbitRig().field_of_view[0]
 _SUPERSAMPLE = 2
+_AMBIENT = 0.4
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,12 @@ def sample_cameras(rng: np.random.Generator) -> CameraBatch:
         np.concatenate((near.focal, around.focal)),
         np.concatenate((near.center, around.center)),
     )
+
+
+def lamp(camera: CameraBatch) -> Light:
+    """A lamp a little above the camera, by which held-out objects are shown."""
+    x, y, z = camera.position[0].tolist()
+    return Light((x, y, z + 1.0), _AMBIENT)
 
 
 def picture(

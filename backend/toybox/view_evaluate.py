@@ -26,13 +26,11 @@ from ..request import ViewGuidanceSettings
 from .held_out import HELD_OUT_KINDS
 from .instances import COMPOSITE, HELD_OUT_SEED, held_out
 from .kinds import KINDS
-from .raycast import Light
 from .shapes import Solids
-from .view_dataset import DISTANCE, FIELD_OF_VIEW, before_white, picture
+from .view_dataset import DISTANCE, FIELD_OF_VIEW, before_white, lamp, picture
 
 TURNS, ELEVATIONS = (60.0, 120.0, 180.0, -90.0), (10.0, 35.0, 15.0, 20.0)
 """Of the four views: azimuth from the reference's, and elevation."""
-AMBIENT = 0.4
 PAPER = 0.96
 """From this value on in every channel, a pixel counts as background."""
 SUPERSAMPLE = 4
@@ -56,12 +54,6 @@ class Subject:
     """[4, S, S, 4], the same."""
     solids: Solids
     """What it is made of."""
-
-
-def lamp(camera: CameraBatch) -> Light:
-    """A lamp a little above the camera."""
-    x, y, z = camera.position[0].tolist()
-    return Light((x, y, z + 1.0), AMBIENT)
 
 
 def subject(number: int, group: str, kind: str) -> Subject:

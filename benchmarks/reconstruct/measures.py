@@ -11,7 +11,7 @@ from backend.meshing import render_mesh, sample_surface, volume_iou, voxelize
 from backend.meshing.mesh import Mesh
 from backend.toybox.view_dataset import DISTANCE, FIELD_OF_VIEW, before_white
 
-from ..truth import RESOLUTION, true_mesh, true_surface
+from ..truth import RESOLUTION, Surface, true_mesh, true_surface
 from .baselines import Made, cell_centers
 from .subjects import Subject
 
@@ -53,7 +53,7 @@ class Truth:
         self.surface = true_surface(subject.solids)
         self.cells = subject.solids.volume(RESOLUTION)
         self.mesh = true_mesh(subject.solids, self.surface)
-        self.reach = float(np.linalg.norm(self.surface[0], axis=1).max())
+        self.reach = reach(self.surface)
         """The object's radius: Chamfer distances are those of the object scaled to the unit ball."""
         self.side = float(np.ptp(self.surface[0], axis=0).max())
         """The longest side of the object's box, which SyncDreamer's evaluation (arXiv 2309.03453) makes 1."""
@@ -94,6 +94,11 @@ class Truth:
 def made_of(mesh: Mesh) -> Made:
     """A mesh to measure."""
     return Made(voxelize(mesh.vertices, mesh.faces, RESOLUTION), mesh)
+
+
+def reach(surface: Surface) -> float:
+    """The radius of the ball around the middle that an object fills."""
+    return float(np.linalg.norm(surface[0], axis=1).max())
 
 
 def surface_distance(a: Floats, b: Floats) -> float:

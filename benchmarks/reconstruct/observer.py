@@ -23,13 +23,12 @@ from numpy.typing import NDArray
 from backend.meshing import sample_surface, volume_iou
 from backend.toybox.instances import HELD_OUT_SEED, make_instance
 from backend.toybox.model import IMAGE_SIZE
-from backend.toybox.raycast import Light
 from backend.toybox.shapes import Solids
-from backend.toybox.view_dataset import before_white, picture
+from backend.toybox.view_dataset import before_white, lamp, picture
 
 from ..truth import RESOLUTION, true_surface
-from .measures import POINTS, surface_distance
-from .subjects import AMBIENT, FIRST, Subject, subjects
+from .measures import POINTS, reach, surface_distance
+from .subjects import FIRST, Subject, subjects
 
 NOISES = (0.03, 0.1, 0.3)
 """Deviations of the noise of every number of the picture, of which white has 1."""
@@ -91,22 +90,19 @@ def left_open(change: NDArray[np.float64], noise: float) -> NDArray[np.float64]:
 
 def look(subject: Subject, size: int = IMAGE_SIZE, draws: int = DRAWS) -> dict[str, Any]:
     """One object's figures: for each noise, means over the draws."""
-    x, y, z = subject.camera.position[0].tolist()
-    light = Light((x, y, z + 1.0), AMBIENT)
 
     def see(moves: Vector) -> Vector:
-        shown = picture(redrawn(subject, moves)[0], subject.camera, light, size, _SUPERSAMPLE)
+        shown = picture(redrawn(subject, moves)[0], subject.camera, lamp(subject.camera), size, _SUPERSAMPLE)
         return before_white(shown).ravel().astype(np.float64)
 
     count = redrawn(subject)[1]
     change, rng = slopes(see, count), np.random.default_rng(subject.number)
     surface, cells = true_surface(subject.solids), subject.solids.volume(RESOLUTION)
-    reach = float(np.linalg.norm(surface[0], axis=1).max())
 
     def compared(moves: Vector) -> tuple[float, float]:
         solids = redrawn(subject, moves)[0]
-        points = [sample_surface(*each, POINTS, np.random.default_rng(0)) for each in (surface, true_surface(solids))]
-        return volume_iou(cells, solids.volume(RESOLUTION)), surface_distance(points[0], points[1]) / reach
+        there, here = (sample_surface(*each, POINTS, rng) for each in (surface, true_surface(solids)))
+        return volume_iou(cells, solids.volume(RESOLUTION)), surface_distance(there, here) / reach(surface)
 
     def mean(root: NDArray[np.float64]) -> dict[str, float]:
         iou, chamfer = np.mean([compared(root @ rng.normal(size=count)) for _ in range(draws)], 0)

@@ -16,14 +16,12 @@ from backend.request import PresetName, Request, preset
 from backend.toybox.held_out import HELD_OUT_KINDS
 from backend.toybox.instances import held_out
 from backend.toybox.kinds import KINDS
-from backend.toybox.raycast import Light
 from backend.toybox.shapes import Solids
-from backend.toybox.view_dataset import DISTANCE, FIELD_OF_VIEW, picture
+from backend.toybox.view_dataset import DISTANCE, FIELD_OF_VIEW, lamp, picture
 
 PICTURE_SIZE = 256
 AZIMUTH, ELEVATION = (-60.0, 60.0), (0.0, 30.0)
 """Of the reference camera, in degrees."""
-AMBIENT = 0.4
 FIRST = 10_000
 """Number of the first object among the held-out ones; those that samples are judged by have smaller numbers."""
 _SUPERSAMPLE = 3
@@ -65,8 +63,7 @@ class Subject:
     @cached_property
     def picture(self) -> NDArray[np.float32]:
         """The reference picture [S, S, 4], sRGB with straight alpha, lit by a lamp a little above the camera."""
-        x, y, z = self.camera.position[0].tolist()
-        return picture(self.solids, self.camera, Light((x, y, z + 1.0), AMBIENT), PICTURE_SIZE, _SUPERSAMPLE)
+        return picture(self.solids, self.camera, lamp(self.camera), PICTURE_SIZE, _SUPERSAMPLE)
 
     def save_picture(self, image: Path) -> None:
         """Write the reference picture to a file of 8 bits a channel."""
